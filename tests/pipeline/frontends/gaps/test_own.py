@@ -358,9 +358,9 @@ def test_rows_that_a_mask_chooses_are_scattered_by_another() -> None:
 
 
 def test_images_at_places_of_an_unknown_number_are_left_to_the_compiler() -> None:
-    from iree_pilot.pipeline.frontends.gaps import decompositions
+    from iree_pilot.pipeline.frontends.gaps import sampling
 
     image = SimpleNamespace(dim=lambda: 4)
     for places, known in (((1, 8, 1, 2), True), ((1, "u0", 1, 2), False)):
         grid: Any = SimpleNamespace(shape=places)
-        assert decompositions.of_images(image, grid, 0, 0, True) is known
+        assert sampling.of_images(image, grid, 0, 0, True) is known
