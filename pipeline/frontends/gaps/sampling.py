@@ -102,10 +102,13 @@ def _cubic(place: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def _values(x: torch.Tensor, column: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
     """Elements [N, C, Ho, Wo] of images at whole places [N, Ho, Wo]; 0 outside."""
     batch, channels, height, width = x.shape
-    inside = (column > -1) & (column < width) & (row > -1) & (row < height)
-    column, row = (torch.where(inside, one, 0).to(torch.int64)[:, None] for one in (column, row))
-    places = torch.arange(batch)[:, None, None, None], torch.arange(channels)[:, None, None]
-    return torch.where(inside[:, None], x[(*places, row, column)], 0)
+    inside = torch.logical_and(
+        torch.logical_and(column > -1, column < width), torch.logical_and(row > -1, row < height)
+    )
+    column, row = (torch.where(inside, one, 0).to(torch.int64) for one in (column, row))
+    places = (row * width + column).flatten(1)[:, None].expand(batch, channels, -1)
+    found = x.flatten(2).gather(2, places)
+    return torch.where(inside[:, None], found.reshape(batch, channels, *inside.shape[1:]), 0)
 
 
 def _total(addends: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -215,6 +215,24 @@ def test_samples_of_images(sizes: Any, how: Any, far: float, first: float) -> No
         torch.testing.assert_close(made, own(x, places, *how), equal_nan=True)
 
 
+def test_samples_of_images_of_any_size_compile() -> None:
+    import torch
+    from iree.turbine.aot.decompositions import current_aot_decompositions
+
+    from iree_pilot.pipeline.frontends.gaps import gaps
+
+    class Module(torch.nn.Module):
+        def forward(self, x: Any, places: Any) -> Any:
+            return torch.nn.functional.grid_sample(x, places, align_corners=False)
+
+    values = (torch.randn(2, 2, 5, 4), torch.randn(2, 3, 3, 2))
+    auto = torch.export.Dim.AUTO
+    shapes = ({0: auto, 2: auto, 3: auto}, {0: auto, 1: auto})
+    program = torch.export.export(Module(), values, dynamic_shapes=shapes, strict=False)
+    program = program.run_decompositions(current_aot_decompositions())
+    assert "aten.grid_sampler" in {one.op for one in gaps.closed({"main": program})[1]}
+
+
 @given(how=st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans()))
 def test_samples_of_narrow_types_are_rounded_as_the_kernel_does(how: Any) -> None:
     import torch
