@@ -41,6 +41,28 @@ def leaves_a_rest(*args: Any) -> bool:
     return any(_rest_of_convolution(*args))
 
 
+def padded_alike(op: _Operation) -> _Operation:
+    """The convolution with padding in words, with the same in numbers.
+
+    What `same` has more behind than before is padded first, as PyTorch does.
+    """
+
+    def decompose(x: Any, weight: Any, bias: Any = None, *steps: Any) -> Any:
+        given: list[Any] = [*steps, *(1, "valid", 1, 1)[len(steps) :]]
+        stride, padding, dilation, groups = given
+        kernel = weight.shape[2:]
+        whole = [
+            apart * (width - 1) if padding == "same" else 0
+            for width, apart in zip(kernel, per(dilation, len(kernel)), strict=True)
+        ]
+        if any(one % 2 for one in whole):
+            flat = [one for total in reversed(whole) for one in (0, total % 2)]
+            x = torch.ops.aten.constant_pad_nd(x, flat, 0)
+        return op(x, weight, bias, stride, [one // 2 for one in whole], dilation, groups)
+
+    return decompose
+
+
 def largest_once(op: _Operation) -> _Operation:
     """The max pooling of what its windows read alone."""
 

@@ -70,6 +70,26 @@ class TestWindows:
             assert batch
             assert not any(left)
 
+    @given(
+        windows=st.lists(
+            st.tuples(st.integers(4, 7), st.integers(1, 3), st.integers(1, 2)),
+            min_size=1,
+            max_size=3,
+        ),
+        padding=st.sampled_from(["same", "valid"]),
+        batch=st.booleans(),
+    )
+    def test_padding_in_words(self, windows: list[Any], padding: str, batch: bool) -> None:
+        import torch
+
+        sizes, kernel, dilation = (list(one) for one in zip(*windows, strict=True))
+        dims, x = len(sizes), torch.randn(*([2] if batch else []), 4, *sizes)
+        if any((k - 1) * d >= n for n, k, d in windows):
+            return
+        args = (x, torch.randn(4, 2, *kernel), None, [1] * dims, padding, dilation, 2)
+        made = applied(f"aten.conv{dims}d.padding", *args)
+        same(made, getattr(torch.ops.aten, f"conv{dims}d").padding(*args))
+
     @given(windows=windows, ceil=st.booleans(), counted=st.booleans(), batch=st.booleans())
     def test_poolings(self, windows: list[Any], ceil: bool, counted: bool, batch: bool) -> None:
         import torch
