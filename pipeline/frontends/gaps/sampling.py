@@ -47,9 +47,8 @@ def grid_sampler(
 
 
 def of_images(x: torch.Tensor, grid: Any, *how: Any) -> bool:
-    """True for samples of images, [N, C, H, W], at places whose number is known: they are gathered
-    with several indices, which do not compile for others. Volumes have a dimension more."""
-    return x.dim() == 4 and all(isinstance(size, int) for size in grid.shape)
+    """True for samples of images, [N, C, H, W]; volumes have a dimension more."""
+    return x.dim() == 4
 
 
 def _unnormalized(place: torch.Tensor, size: int, align: bool) -> torch.Tensor:

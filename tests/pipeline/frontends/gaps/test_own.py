@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -393,12 +392,3 @@ def test_rows_that_a_mask_chooses_are_scattered_by_another() -> None:
     assert torch.equal(after["main"].module()(*values), chosen(*values))
     text = torch_export.to_mlir(after)
     assert gaps._named(text.splitlines(), toolchain.installed()) is None
-
-
-def test_images_at_places_of_an_unknown_number_are_left_to_the_compiler() -> None:
-    from iree_pilot.pipeline.frontends.gaps import sampling
-
-    image = SimpleNamespace(dim=lambda: 4)
-    for places, known in (((1, 8, 1, 2), True), ((1, "u0", 1, 2), False)):
-        grid: Any = SimpleNamespace(shape=places)
-        assert sampling.of_images(image, grid, 0, 0, True) is known
