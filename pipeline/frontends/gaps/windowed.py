@@ -49,11 +49,11 @@ def padded_alike(op: _Operation) -> _Operation:
 
     def decompose(x: Any, weight: Any, bias: Any = None, *steps: Any) -> Any:
         given: list[Any] = [*steps, *(1, "valid", 1, 1)[len(steps) :]]
-        stride, padding, dilation, groups = given
-        kernel = weight.shape[2:]
+        kernel, padding, groups = weight.shape[2:], given[1], given[3]
+        stride, dilation = (per(one, len(kernel)) for one in (given[0], given[2]))
         whole = [
             apart * (width - 1) if padding == "same" else 0
-            for width, apart in zip(kernel, per(dilation, len(kernel)), strict=True)
+            for width, apart in zip(kernel, dilation, strict=True)
         ]
         if any(one % 2 for one in whole):
             flat = [one for total in reversed(whole) for one in (0, total % 2)]

@@ -89,6 +89,23 @@ class TestWindows:
         made = applied(f"aten.conv{dims}d.padding", *args)
         same(made, getattr(torch.ops.aten, f"conv{dims}d").padding(*args))
 
+    def test_padding_in_words_without_other_options(self) -> None:
+        import torch
+        from iree.turbine.aot.decompositions import current_aot_decompositions
+
+        from iree_pilot.pipeline.frontends.gaps import gaps
+
+        class Module(torch.nn.Module):
+            def forward(self, x: Any, weight: Any) -> Any:
+                return torch.nn.functional.conv3d(x, weight, padding="same", groups=4)
+
+        values = torch.randn(4, 5, 6, 7), torch.randn(4, 1, 3, 3, 3)
+        program = torch.export.export(Module(), values, strict=False)
+        program = program.run_decompositions(current_aot_decompositions())
+        after, found = gaps.closed({"main": program})
+        assert {"aten.conv3d.padding": "iree-pilot"}.items() <= {o.op: o.by for o in found}.items()
+        same(after["main"].module()(*values), Module()(*values))
+
     @given(windows=windows, ceil=st.booleans(), counted=st.booleans(), batch=st.booleans())
     def test_poolings(self, windows: list[Any], ceil: bool, counted: bool, batch: bool) -> None:
         import torch
