@@ -27,6 +27,8 @@ from iree_pilot.pipeline.plural import count
 ROOT = Path(__file__).resolve().parents[1]
 COLLECTION = ROOT / "models" / "collection.toml"
 PAGE = ROOT / "docs" / "coverage.md"
+#: How a failure of IREE's importer begins, which comes after torch.export.
+_IMPORTING = "while importing to MLIR"
 _WORKS = ("ok", "ran", "compiled")
 _SHOWN = 8
 _PRINTED, _CHARACTERS = 20, 100
@@ -141,7 +143,7 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
     for target in targets:
         own = [one for one in found if one.target == target]
         counts = Counter(one.status for one in own)
-        exported = [one for one in own if one.status != "not-run" and one.phase != "trace"]
+        exported = [one for one in own if _exported(one)]
         good = sum(one.status in _WORKS for one in exported)
         share = f"{good} of {len(exported)}, {good / max(len(exported), 1):.0%}"
         cells = [str(counts[s]) for s in ("ok", "ran", "compiled", "failed", "not-run")]
@@ -171,6 +173,12 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
     for source, said in sorted(by_source.items()):
         lines.append(f"| `{source}` | {' | '.join(said.get(t, '') for t in targets)} |")
     return "\n".join(lines) + "\n"
+
+
+def _exported(one: Architecture) -> bool:
+    """True if torch.export took it; what fails behind that while it is traced is the importer."""
+    behind = one.phase != "trace" or one.message.startswith(_IMPORTING)
+    return one.status != "not-run" and behind
 
 
 def _collected() -> int:

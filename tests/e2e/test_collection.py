@@ -71,6 +71,10 @@ class TestPage:
         assert (second.name, second.phase) == ("t/guard", "trace")
         text = bench_breadth.page(found, "IREE 3.13.0.", "scripts/bench breadth")
         assert "| llvm-cpu | 1 | 0 | 0 | 3 | 0 | 4 | 1 of 3, 33% |" in text
+        importer = {**guard, "message": "while importing to MLIR: AssertionError"}
+        more = bench_breadth.architectures({"rows": [self.row("timm:five", "failed", **importer)]})
+        text_of_all = bench_breadth.page([*found, *more], "IREE 3.13.0.", "scripts/bench breadth")
+        assert "1 of 4, 25%" in text_of_all, "torch.export took it"
         assert "| 2 | `torch.aten.a` | input | no a | timm:two, timm:three |" in text
         assert "Could not guard \\| x" in text
         assert "| `timm:four` | ok |" in text
