@@ -135,8 +135,7 @@ def index_masked(x: torch.Tensor, indices: Sequence[Any]) -> Any:
 
 
 def masks(x: Any, indices: Sequence[Any]) -> bool:
-    """True for indices among which there is a mask of one dimension or more, and none of the old
-    kind, of u8."""
+    """True for indices with a boolean mask of one dimension or more, and no uint8 mask."""
     given = [one for one in indices if one is not None]
     old = any(one.dtype == torch.uint8 for one in given)
     return not old and any(one.dtype == torch.bool and one.dim() for one in given)

@@ -258,13 +258,14 @@ def _calls(program: ExportedProgram) -> Iterator[Any]:
 def _decomposition(op: OpOverload, how: Decomposed) -> Callable[..., Any]:
     """What decomposes a call: our own where one is made for it; PyTorch's for others if `how` says
     so."""
-    others: Callable[..., Any] = lambda *args, **kwargs: NotImplemented  # noqa: E731
+    others: Callable[..., Any] | None = None
     if how.by == PYTORCH:
         others = _get_decomp_for_cia(op) if _is_cia_op(op) else _core()[op]
 
     def decompose(*args: Any, **kwargs: Any) -> Any:
         own = _made_for(name(op), args, kwargs)
-        return (own.decompose if own else others)(*args, **kwargs)
+        made = own.decompose if own else others
+        return made(*args, **kwargs) if made else NotImplemented
 
     return decompose
 
@@ -278,7 +279,7 @@ def _core() -> Decompositions:
 def _kind(node: torch.fx.Node) -> str:
     """Text that is the same for calls that compile alike: the operation, types and other values."""
 
-    def told(value: Any) -> Any:
+    def described(value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
             made = value.meta.get("val")
             if isinstance(made, torch.Tensor):
@@ -286,7 +287,7 @@ def _kind(node: torch.fx.Node) -> str:
             return type(made)
         return value
 
-    return repr((node.target, *torch.fx.node.map_aggregate((node.args, node.kwargs), told)))
+    return repr((node.target, *torch.fx.node.map_aggregate((node.args, node.kwargs), described)))
 
 
 def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, torch.fx.Node]]:
