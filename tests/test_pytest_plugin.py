@@ -51,6 +51,7 @@ def run(pytester: pytest.Pytester, *words: str | Path) -> pytest.RunResult:
 
 
 class TestWithoutAModel:
+    @pytest.mark.slow
     @pytest.mark.parametrize("words", [(), ("--collect-only",)])
     def test_nothing_heavy_is_loaded(self, pytester: pytest.Pytester, words: tuple[str]) -> None:
         pytester.makeconftest(
@@ -64,11 +65,13 @@ class TestWithoutAModel:
         heavy = (*HEAVY, "msgspec", "iree_pilot.api", "iree_pilot.pipeline")
         assert [module for module in heavy if module in loaded] == []
 
+    @pytest.mark.slow
     def test_options_and_the_fixture_are_explained(self, pytester: pytest.Pytester) -> None:
         said = run(pytester, "--help").stdout.str()
         assert all(f"  --iree-{name}=" in said for name in ("target", "release", "bisect"))
         run(pytester, "--fixtures").stdout.fnmatch_lines(["iree -- *", "*runs and compares them*"])
 
+    @pytest.mark.slow
     def test_options_that_do_not_fit_end_the_run_at_once(self, pytester: pytest.Pytester) -> None:
         file = pytester.makepyfile("def test_it(): ...")
         result = run(pytester, "--iree-target=llvm-cpu,vulcan")

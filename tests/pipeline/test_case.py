@@ -138,11 +138,13 @@ class TestRecord:
             "ended compile ok",
         ]
 
+    @pytest.mark.slow
     def test_a_watcher_hears_when_the_phase_of_a_failure_is_confirmed(self, bench: Bench) -> None:
         bench.run("// stub: error-at flow no\n")
         *_, confirming, ended = bench.heard.words
         assert (confirming, ended) == ("began confirm", "ended compile failed")
 
+    @pytest.mark.slow
     def test_a_failure_is_told_whole(self, bench: Bench) -> None:
         result = bench.run("// stub: error-at flow 'a.b' op is wrong\n")
         assert result.status == "failed"
@@ -155,6 +157,7 @@ class TestRecord:
         assert result.resume is not None
         assert Path(result.resume[1]).is_file(), "the last good dump is where the command says"
 
+    @pytest.mark.slow
     def test_what_the_compiler_said_is_kept(self, bench: Bench) -> None:
         assert bench.run().messages is None
         result = bench.run("// stub: print-at flow a remark\n")
@@ -204,6 +207,7 @@ class TestWhyNotRun:
         assert result.status == "compiled"
         assert why in result.why
 
+    @pytest.mark.slow
     def test_one_of_several_functions_is_named_where_it_fails(
         self, bench: Bench, tmp_path: Path
     ) -> None:
@@ -273,6 +277,7 @@ class TestStore:
         assert bench.compiles == 2
         assert not step(result, "compile").cached
 
+    @pytest.mark.slow
     def test_another_compiler_compiles_again(self, bench: Bench, tmp_path: Path) -> None:
         bench.run()
         bench.run(toolchain=stub_toolchain(tmp_path / "other", revision="1" * 40))
@@ -291,6 +296,7 @@ class TestStore:
         bench.run(flags=flags)
         assert bench.compiles == 2
 
+    @pytest.mark.slow
     def test_code_made_for_the_host_stays_on_it(self, bench: Bench) -> None:
         made_for_it = ("--iree-llvmcpu-target-cpu=host",)
         here = Plan(target=TARGET, flags=made_for_it, device=HOST)
@@ -303,6 +309,7 @@ class TestStore:
         bench.run(plan=msgspec.structs.replace(anywhere, device=other), run=False)
         assert bench.compiles == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("text", "limits"),
         [
@@ -325,6 +332,7 @@ class TestStore:
         bench.run(text, limits=limits or Limits())
         assert bench.compiles == 2 * compiles
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "flag", ["--mlir-print-ir-after-all", "--mlir-timing", "--iree-hal-dump-executable-files"]
     )

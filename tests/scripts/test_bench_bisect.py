@@ -212,6 +212,7 @@ class TestContest:
 
         return measured
 
+    @pytest.mark.slow
     def test_every_round_begins_with_nothing_known(self, measure: Any) -> None:
         found = measure(0, count=2)
         ours, peer = found.reducers
@@ -221,6 +222,7 @@ class TestContest:
         assert len(found.compile_seconds.values) == len(found.trace_seconds.values) == 2
         assert all(verdict.met for verdict in found.verdicts)
 
+    @pytest.mark.slow
     def test_the_peers_run_where_the_bisector_does_not_end(self, measure: Any) -> None:
         found = measure(60)
         ours, peer = found.reducers
@@ -311,6 +313,7 @@ class TestInteresting:
         assert ask(look, "// stub: error-at flow no lowering for this\n") == 0
         assert ask(look, "// stub: error-at flow another one\n") == 1
 
+    @pytest.mark.slow
     def test_it_wants_the_hang(self, ask: Any) -> None:
         look = Marks(limit="time")
         assert ask(look, "// stub: hang-at flow\n", 0.5) == 0

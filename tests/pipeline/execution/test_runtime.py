@@ -406,6 +406,7 @@ class TestARunThatOnlyWaits:
             job, Context(toolchain=stub, limits=Limits(seconds=2), directory=directory / "run")
         )
 
+    @pytest.mark.slow
     def test_its_failure_is_asked_of_local_sync(self, tmp_path: Path) -> None:
         result = self.run(tmp_path, local_task="hang", local_sync=self.STATUS)
         assert result.failure is not None
@@ -413,6 +414,7 @@ class TestARunThatOnlyWaits:
         assert "OUT_OF_RANGE" in result.failure.message
         assert "--device=local-sync" in result.commands[0], "the command that shows it again"
 
+    @pytest.mark.slow
     def test_where_that_waits_too_it_is_a_timeout(self, tmp_path: Path) -> None:
         result = self.run(tmp_path, local_task="hang", local_sync="hang")
         assert result.failure is not None

@@ -357,6 +357,7 @@ class TestReferences:
 
 
 class TestReader:
+    @pytest.mark.slow
     def test_a_reader_that_hangs_is_stopped(self, here: Path, cache: Path) -> None:
         (here / "a.mlir").write_text("// stub: hang-at parse\n")
         stub = stub_toolchain(here / "release")
@@ -371,6 +372,7 @@ class TestReader:
         assert found.program.functions == ()
         assert any("iree-opt met SIGSEGV" in note for note in found.program.notes)
 
+    @pytest.mark.slow
     def test_what_one_release_has_read_says_nothing_of_another(self, here: Path) -> None:
         (here / "a.mlir").write_text("old syntax\n")
         old = stub_toolchain(here / "old", version="3.11.0")

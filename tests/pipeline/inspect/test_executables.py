@@ -115,6 +115,7 @@ class TestCompile:
 
         return compiled
 
+    @pytest.mark.slow
     def test_it_is_given_up_in_haste(self, compile: Any) -> None:
         result, heard = compile(HANGS, hasty=True)
         failure = result.failure
@@ -124,6 +125,7 @@ class TestCompile:
         assert heard[0].unending == "matmul"
         assert result.seconds < 120
 
+    @pytest.mark.slow
     def test_else_it_is_only_told(self, compile: Any, tmp_path: Path) -> None:
         go = tmp_path / "go"
         text = HANGS.replace("hang-at executable-targets", f"wait-at executable-targets {go}", 1)

@@ -165,6 +165,7 @@ fixed = settings(
 )
 
 
+@pytest.mark.slow
 @fixed
 @given(
     name=st.sampled_from(list(PROGRAMS)),
@@ -279,6 +280,7 @@ def test_a_mask_that_is_off_by_one_is_found(tmp_path: Path, dtype: str) -> None:
     assert judge(tmp_path, results, wrong).verdict == "mismatch"
 
 
+@pytest.mark.slow
 def test_one_wrong_element_among_a_million_is_found_and_placed(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(1024, 1024))
     got = values.astype(np.float32)

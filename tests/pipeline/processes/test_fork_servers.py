@@ -168,6 +168,7 @@ class TestWhatItIs:
 
 
 class TestLimits:
+    @pytest.mark.slow
     def test_time(self, servers: Servers, run: Any) -> None:
         outcome = run(HANG, limits=Limits(seconds=1))
         assert (outcome.ended_by, outcome.signal) == ("time-limit", "SIGKILL")
@@ -187,6 +188,7 @@ class TestLimits:
 
 
 class TestNothingIsLeft:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("ending", "ended_by"),
         [("sys.exit(3)", "exit"), ("os.abort()", "signal"), (HANG, "time-limit")],

@@ -184,6 +184,7 @@ class TestLimits:
         assert (outcome.ended_by, outcome.signal) == ("idle-limit", "SIGKILL")
         assert outcome.seconds < 10
 
+    @pytest.mark.slow
     def test_a_child_that_works_is_not_idle(self, run: Any) -> None:
         busy = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
         assert run(busy, limits=Limits(idle_seconds=0.5, seconds=30)).ok
@@ -204,6 +205,7 @@ class TestNothingIsLeft:
     def ids(self, tmp_path: Path) -> list[int]:
         return [int(word) for word in (tmp_path / "out").read_text().split()]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("ending", "ended_by"),
         [("sys.exit(3)", "exit"), ("os.abort()", "signal"), (HANG, "time-limit")],
@@ -254,6 +256,7 @@ class TestTemporaryFiles:
         f"def hang():\n    {HANG}\n"
     )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "ending", ["pass", "os.abort()", "os.kill(os.getpid(), 9)", "hang()", "interrupted"]
     )
@@ -360,6 +363,7 @@ class TestProcessorTime:
     #: Between two naps it works for more than the 10 ms in which the system counts.
     NAPS = "import time\nfor _ in range(12): time.sleep(0.1); sum(range(10**6))"
 
+    @pytest.mark.slow
     def test_waiting_for_others_is_not_counted(self, run: Any) -> None:
         outcome = run(self.NAPS, limits=Limits(seconds=0.9, of_processor=True))
         assert outcome.ok and outcome.seconds > 1.2
@@ -370,6 +374,7 @@ class TestProcessorTime:
         assert outcome.ended_by == "time-limit"
         assert outcome.processor_seconds >= 0.3
 
+    @pytest.mark.slow
     def test_doing_nothing_at_all_is_too(self, run: Any) -> None:
         outcome = run(HANG, limits=Limits(seconds=0.5, of_processor=True))
         assert outcome.ended_by == "time-limit"

@@ -99,6 +99,7 @@ class TestWhatIsForked:
         (tmp_path / "a" / "script.py").write_text(tell)
         assert run(tell, cwd=Path("a"))[1] == ["True", str(tmp_path / "a")]
 
+    @pytest.mark.slow
     def test_its_end_is_told_as_that_of_any_child(self, run: Any) -> None:
         assert run("raise SystemExit(7)")[0].exit_code == 7
         assert run("import os; os.abort()")[0].signal == "SIGABRT"

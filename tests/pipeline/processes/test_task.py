@@ -52,6 +52,7 @@ class TestCall:
         assert done.fault is None
         assert done.why.startswith(why)
 
+    @pytest.mark.slow
     def test_a_limit_ends_it(self, tmp_path: Path) -> None:
         done = call("squares", tmp_path, "hangs", limits=Limits(idle_seconds=1.0))
         assert len(done.replies) == 2
@@ -128,6 +129,7 @@ class TestWorker:
         done = worker.call(Request(numbers=(3,)), Reply, tmp_path / "b", seconds=60)
         assert done.reply == Reply(square=9)
 
+    @pytest.mark.slow
     def test_a_call_that_hangs_is_ended_and_the_next_one_answered(
         self, worker: task.Worker, tmp_path: Path
     ) -> None:

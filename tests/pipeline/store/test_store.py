@@ -543,6 +543,7 @@ for step in itertools.count(1):
         assert child.ends() == 0
         assert steps > 20
 
+    @pytest.mark.slow
     def test_readers_builders_and_gc_at_once_see_only_whole_entries(self, store: Store) -> None:
         """Each child damages, again and again, an entry that only it reads."""
         code = """

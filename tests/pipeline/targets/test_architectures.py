@@ -247,6 +247,7 @@ def test_of_an_unknown_device_that_is_not_described_nothing_is_guessed() -> None
     assert "its fit is unknown" in choice.note
 
 
+@pytest.mark.slow
 def test_a_compiler_is_asked_once_for_each_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

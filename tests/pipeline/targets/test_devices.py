@@ -86,6 +86,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
         devices.pick("hip://0", DevicesFound(why="no HIP device"))
 
 
+@pytest.mark.slow
 def test_a_driver_is_asked_once(tmp_path: Path) -> None:
     tools = stub_toolchain(tmp_path, devices={"vulkan": {"stdout": TWO}})
     first = discovery.find("vulkan", tools)

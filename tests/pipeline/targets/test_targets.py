@@ -134,6 +134,7 @@ def test_the_processor_compiles_for_itself(tmp_path: Path) -> None:
     assert (made.why_not_run, made.warnings) == ("", ())
 
 
+@pytest.mark.slow
 def test_another_processor_that_has_more_is_warned_of(tmp_path: Path) -> None:
     made = plan("llvm-cpu:big", tools(tmp_path))
     assert made.flags[-1] == "--iree-llvmcpu-target-cpu=big"
@@ -152,6 +153,7 @@ def test_a_device_of_another_backend_is_refused(tmp_path: Path) -> None:
         plan("llvm-cpu", tools(tmp_path), "hip://0")
 
 
+@pytest.mark.slow
 def test_vulkan_without_an_architecture_takes_the_one_that_fits_the_device(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe()))
     assert made.target == Target(spec="vulkan:llvmpipe", backend="vulkan", arch="llvmpipe")
@@ -160,6 +162,7 @@ def test_vulkan_without_an_architecture_takes_the_one_that_fits_the_device(tmp_p
     assert made.warnings == ()
 
 
+@pytest.mark.slow
 def test_vulkan_takes_a_real_gpu_before_the_software_driver(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe() + RADEON))
     assert made.target.arch == "rdna3"
@@ -167,6 +170,7 @@ def test_vulkan_takes_a_real_gpu_before_the_software_driver(tmp_path: Path) -> N
     assert made.device.uri == "vulkan://GPU-1"
 
 
+@pytest.mark.slow
 def test_vulkan_with_an_architecture_takes_the_first_device_that_it_fits(tmp_path: Path) -> None:
     made = plan("vulkan:llvmpipe", tools(tmp_path, vulkan=RADEON + dumps.llvmpipe()))
     assert made.device is not None
@@ -174,12 +178,14 @@ def test_vulkan_with_an_architecture_takes_the_first_device_that_it_fits(tmp_pat
     assert made.warnings == ()
 
 
+@pytest.mark.slow
 def test_the_users_device_decides_the_architecture(tmp_path: Path) -> None:
     chain = tools(tmp_path, vulkan=RADEON + dumps.llvmpipe())
     assert plan("vulkan", chain, "vulkan://1").target.arch == "llvmpipe"
     assert plan("vulkan", chain, "vulkan://GPU-1").target.arch == "rdna3"
 
 
+@pytest.mark.slow
 def test_a_named_architecture_that_does_not_fit_is_told_before_the_run(tmp_path: Path) -> None:
     made = plan("vulkan:ampere", tools(tmp_path, vulkan=dumps.llvmpipe()))
     assert made.target.arch == "ampere"
@@ -191,6 +197,7 @@ def test_a_named_architecture_that_does_not_fit_is_told_before_the_run(tmp_path:
     )
 
 
+@pytest.mark.slow
 def test_llvmpipe_on_a_narrow_processor_fits_no_target_and_the_cure_is_told(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe(4)))
     assert made.target.arch == "vp_android_baseline_2022"
@@ -210,6 +217,7 @@ def test_a_device_without_a_target_of_its_own_gets_one_that_fits_and_it_is_said(
     )
 
 
+@pytest.mark.slow
 def test_without_a_vulkan_device_it_compiles_for_the_default_and_says_so(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path))
     assert made.flags[-1] == "--iree-vulkan-target=vp_android_baseline_2022"
@@ -219,6 +227,7 @@ def test_without_a_vulkan_device_it_compiles_for_the_default_and_says_so(tmp_pat
     assert plan("vulkan:rdna3", tools(tmp_path)).warnings == ()
 
 
+@pytest.mark.slow
 def test_a_vulkan_device_below_the_runtimes_needs_is_compiled_for_and_not_run(
     tmp_path: Path,
 ) -> None:
@@ -229,6 +238,7 @@ def test_a_vulkan_device_below_the_runtimes_needs_is_compiled_for_and_not_run(
     assert "lacks what the runtime needs: Vulkan API 1.3" in made.why_not_run
 
 
+@pytest.mark.slow
 def test_what_an_old_runtime_does_not_tell_is_asked_of_the_installed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +273,7 @@ def test_hip_takes_the_architecture_of_the_gpu(tmp_path: Path) -> None:
     assert made.warnings == ()
 
 
+@pytest.mark.slow
 def test_hip_without_a_gpu_compiles_for_mi300_and_says_so(tmp_path: Path) -> None:
     made = plan("hip", tools(tmp_path))
     assert made.target.spec == "hip:gfx942"
@@ -271,6 +282,7 @@ def test_hip_without_a_gpu_compiles_for_mi300_and_says_so(tmp_path: Path) -> Non
     assert plan("hip:gfx1100", tools(tmp_path)).warnings == ()
 
 
+@pytest.mark.slow
 def test_hip_takes_the_gpu_of_the_named_architecture(tmp_path: Path) -> None:
     chain = tools(tmp_path, hip=NAVI + MI300)
     for name in ("hip:gfx942", "hip:mi300x"):
@@ -285,6 +297,7 @@ def test_hip_code_for_another_gpu_is_compiled_and_not_run(tmp_path: Path) -> Non
     assert made.advice == "Compile for what is there: hip:gfx1100."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", ["iree-rocm-target", "iree-hip-target"])
 def test_hip_flags_are_those_that_the_release_lists(tmp_path: Path, listed: str) -> None:
     flags = ["compile-to", "iree-hal-target-device", listed]
@@ -302,6 +315,7 @@ def test_a_compiler_without_the_backend_is_told(tmp_path: Path) -> None:
             plan(text, chain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why", "known"),
     [
@@ -320,6 +334,7 @@ def test_an_architecture_that_the_compiler_does_not_know_is_refused_with_those_t
     assert known in caught.value.advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "advice"),
     [
@@ -345,6 +360,7 @@ def test_a_compile_that_lacks_an_architecture_is_told_those_that_the_compiler_kn
     assert targets.advice(None, cpu, flags, chain) == ""
 
 
+@pytest.mark.slow
 def test_cuda_without_a_gpu_compiles_for_a100_and_says_so(tmp_path: Path) -> None:
     made = plan("cuda", tools(tmp_path))
     assert made.flags == ("--iree-hal-target-device=cuda", "--iree-cuda-target=sm_80")
@@ -354,6 +370,7 @@ def test_cuda_without_a_gpu_compiles_for_a100_and_says_so(tmp_path: Path) -> Non
     assert plan("cuda:sm_89", tools(tmp_path)).warnings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "flag", "uri"),
     [
@@ -371,6 +388,7 @@ def test_cuda_code_runs_on_its_gpu_and_on_newer_ones(
     assert (made.device.uri, made.warnings) == (uri, ())
 
 
+@pytest.mark.slow
 def test_cuda_code_for_a_newer_gpu_is_compiled_and_not_run(tmp_path: Path) -> None:
     made = plan("cuda:sm_89", tools(tmp_path, cuda=A100))
     assert (made.device, made.why_not_run) == (None, "no sm_89 CUDA device, only sm_80")
@@ -380,6 +398,7 @@ def test_cuda_code_for_a_newer_gpu_is_compiled_and_not_run(tmp_path: Path) -> No
     assert both.device.uri == "cuda://GPU-c"
 
 
+@pytest.mark.slow
 def test_metal_compiles_for_macos_or_another_platform(tmp_path: Path) -> None:
     made = plan("metal", tools(tmp_path))
     assert made.target == Target(spec="metal:macos", backend="metal", arch="macos")
@@ -388,6 +407,7 @@ def test_metal_compiles_for_macos_or_another_platform(tmp_path: Path) -> None:
     assert plan("metal:ios", tools(tmp_path)).flags[-1] == "--iree-metal-target-platform=ios"
 
 
+@pytest.mark.slow
 def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> None:
     chain = tools(tmp_path, vulkan=dumps.llvmpipe())
     made = plan("vulkan", chain, user_flags=["--iree-vulkan-target=ampere", "--other"])
@@ -396,6 +416,7 @@ def test_the_users_flags_count_as_named_and_are_not_repeated(tmp_path: Path) -> 
     assert "vulkan:ampere does not fit" in made.warnings[0]
 
 
+@pytest.mark.slow
 def test_other_backends_are_reached_by_the_users_own_flags(tmp_path: Path) -> None:
     made = plan("llvm-cpu", tools(tmp_path), user_flags=["--iree-hal-target-device=webgpu"])
     assert (made.flags, made.device, made.why_not_run) == ((), None, "no webgpu device")
@@ -435,6 +456,7 @@ class TestSeveralDevices:
         assert gpu == again != software
         assert made.device.name.startswith("2 x ")
 
+    @pytest.mark.slow
     def test_kinds_may_be_mixed(self, tmp_path: Path) -> None:
         named = ["--iree-hal-target-device=a=vulkan", "--iree-hal-target-device=b=local[1]"]
         made = plan("llvm-cpu", tools(tmp_path, vulkan=dumps.llvmpipe()), user_flags=named)
@@ -461,6 +483,7 @@ class TestSeveralDevices:
         assert "HIP" in made.why_not_run
 
 
+@pytest.mark.slow
 def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
     made = plan("vulkan", tools(tmp_path, vulkan=dumps.llvmpipe()))
     assert msgspec.json.decode(msgspec.json.encode(made), type=Plan) == made

@@ -108,6 +108,7 @@ class TestSuccess:
 class TestStatistics:
     FLAGS = ("iree-scheduling-dump-statistics-format", "iree-scheduling-dump-statistics-file")
 
+    @pytest.mark.slow
     def test_they_are_asked_for_where_the_release_knows_them(
         self, compile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -125,6 +126,7 @@ class TestStatistics:
         assert result.dispatches is None, "the stub writes none"
         assert not any("statistics" in word for word in result.command)
 
+    @pytest.mark.slow
     def test_the_users_own_wish_for_them_comes_first(
         self, compile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -139,6 +141,7 @@ class TestStatistics:
         assert own in starts.read_text()
         assert "format=json" not in starts.read_text(), "the compiler takes such a flag once"
 
+    @pytest.mark.slow
     def test_a_compiler_that_dies_of_them_alone_does_not_fail_the_program(
         self, compile: Any, tmp_path: Path
     ) -> None:
@@ -158,6 +161,7 @@ class TestStatistics:
         assert names(result.phases) == list(known.phases[1:])
         assert names(tuple(heard)) == list(known.phases[1:-1])
 
+    @pytest.mark.slow
     def test_a_compile_that_somebody_killed_is_done_again(
         self, compile: Any, stub: Toolchain, tmp_path: Path
     ) -> None:
@@ -173,6 +177,7 @@ class TestStatistics:
 
 
 class TestFailure:
+    @pytest.mark.slow
     def test_the_failing_phase_is_the_one_after_the_last_dump(self, compile: Any) -> None:
         result = compile("// stub: error-at flow 'a.b' op is wrong\nmodule {\n}\n")
         assert not result.ok
@@ -183,6 +188,7 @@ class TestFailure:
         assert result.failure.op == "a.b"
         assert result.failure.message == "'a.b' op is wrong"
 
+    @pytest.mark.slow
     def test_it_is_confirmed_by_resuming_from_that_dump(
         self, compile: Any, stub: Toolchain
     ) -> None:
@@ -200,6 +206,7 @@ class TestFailure:
             "-",
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["crash-at flow SIGSEGV", "error-at flow something is wrong"])
     def test_it_is_not_confirmed_when_resuming_passes(self, compile: Any, what: str) -> None:
         result = compile(f"// stub: {what} unless-resumed\nmodule {{\n}}\n")
@@ -214,6 +221,7 @@ class TestFailure:
         assert result.failure.kind == "crash"
         assert result.phase_confirmed is False
 
+    @pytest.mark.slow
     def test_the_first_phase_is_confirmed_from_the_program_itself(
         self, compile: Any, tmp_path: Path
     ) -> None:
@@ -224,6 +232,7 @@ class TestFailure:
         assert result.resume_command[1] == str(tmp_path / "model.mlir")
         assert "--compile-from=start" in result.resume_command
 
+    @pytest.mark.slow
     def test_a_program_that_does_not_parse_fails_before_the_first_phase(self, compile: Any) -> None:
         wrong = "expected operation name in quotes"
         result = compile(f"// stub: error-at parse {wrong}\n// stub: error-at input {wrong}\n")
@@ -271,6 +280,7 @@ class TestFailure:
 
 
 class TestLimits:
+    @pytest.mark.slow
     def test_time(self, compile: Any) -> None:
         result = compile("// stub: hang-at stream\n", limits=Limits(seconds=0.5))
         assert result.failure.kind == "timeout"
@@ -278,6 +288,7 @@ class TestLimits:
         assert names(result.phases)[-1] == "flow", "what was reached is told"
         assert result.phase_confirmed is None, "it is not made to hang a second time"
 
+    @pytest.mark.slow
     def test_memory(self, compile: Any) -> None:
         limits = Limits(memory_bytes=100 * 2**20, seconds=30)
         result = compile("// stub: eat-at hal 300\n", limits=limits)
@@ -285,6 +296,7 @@ class TestLimits:
         assert result.failure.phase == "hal"
         assert result.peak_bytes > 100 * 2**20
 
+    @pytest.mark.slow
     def test_output(self, compile: Any) -> None:
         limits = Limits(output_bytes=2**20, seconds=30)
         result = compile("// stub: flood-at abi\n", limits=limits)

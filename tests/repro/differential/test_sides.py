@@ -232,6 +232,7 @@ class TestFunctions:
         assert '"model"::"w"' in text
         assert interface == flow_editor.Interface(arguments=(), fed=())
 
+    @pytest.mark.slow
     def test_a_dynamic_result_is_handed_out_with_its_sizes(self, tmp_path: Path) -> None:
         source = tmp_path / "flow.mlir"
         source.write_text(DYNAMIC)
@@ -504,6 +505,7 @@ def comparer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow: Flow) -> Com
 
 
 class TestComparison:
+    @pytest.mark.slow
     @pytest.mark.parametrize("faulty", ["", "slightly"])
     def test_sides_that_agree_up_to_rounding_agree(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch, faulty: str
@@ -515,6 +517,7 @@ class TestComparison:
         assert [(name, whole.ok) for name, whole in compared.whole] == [("main", True)]
         assert comparer.culprit is None
 
+    @pytest.mark.slow
     def test_the_dispatch_that_differs_given_the_same_is_named(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -527,12 +530,14 @@ class TestComparison:
         assert differing.comparison.nan == 1
         assert not compared.whole[0][1].ok
 
+    @pytest.mark.slow
     def test_a_device_that_computes_with_fewer_digits_does_not_lower_what_is_asked(
         self, comparer: Comparer
     ) -> None:
         ((_, whole),) = comparer.run().whole
         assert whole.tolerance < 1e-3, "half of the digits of f32, not of bf16"
 
+    @pytest.mark.slow
     def test_what_shows_it_alone_is_kept_with_its_values(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -547,6 +552,7 @@ class TestComparison:
         assert tensors.load(tmp_path, given).tolist() == [0, -1, -2, -3]
         assert tensors.load(tmp_path, expected).tolist() == [1, -4, -9, -14]
 
+    @pytest.mark.slow
     def test_a_fault_of_several_dispatches_together_is_found_with_as_few_as_it_takes(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -558,6 +564,7 @@ class TestComparison:
         text = Path(comparer.culprit.mlir).read_text()
         assert "@first::" in text and "@hoists" not in text
 
+    @pytest.mark.slow
     def test_a_dispatch_becomes_the_program_that_it_was(
         self, comparer: Comparer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -227,6 +227,7 @@ def looked_for(tmp_path: Path) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_long_pipeline_is_cut_to_the_pass_that_fails_and_the_ir_before_it(
     looked_for: Any,
 ) -> None:
@@ -242,12 +243,14 @@ def test_a_long_pipeline_is_cut_to_the_pass_that_fails_and_the_ir_before_it(
     assert found.runs == starts <= 8
 
 
+@pytest.mark.slow
 def test_a_pass_that_changes_the_ir_before_it_fails_has_a_diff(looked_for: Any) -> None:
     found, _ = looked_for(reproducer="whole")
     assert "--- before LowerPass\n+++ after LowerPass until it failed\n" in found.changed
     assert [line for line in found.changed.splitlines() if line.startswith("+ ")] == ["+  // lower"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"reproducer": "unreadable"}, {"generic": True}])
 def test_without_a_reproducer_that_can_be_run_the_printed_ir_serves(
     looked_for: Any, settings: dict[str, Any]
@@ -258,6 +261,7 @@ def test_without_a_reproducer_that_can_be_run_the_printed_ir_serves(
     assert "// fuse" in Path(found.file).read_text()
 
 
+@pytest.mark.slow
 def test_a_pass_that_runs_others_is_named_and_not_the_last_of_those(looked_for: Any) -> None:
     """Constants are evaluated by a pass that compiles and runs a program of its own."""
     found, _ = looked_for(nested=["fold", "emit"])
@@ -266,6 +270,7 @@ def test_a_pass_that_runs_others_is_named_and_not_the_last_of_those(looked_for: 
     assert found.changed == "" or "module {" not in found.changed.splitlines()[3]
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_named_by_the_compiler_is_named_where_it_cannot_be_run(
     looked_for: Any,
 ) -> None:
@@ -275,12 +280,14 @@ def test_a_pass_that_is_named_by_the_compiler_is_named_where_it_cannot_be_run(
     assert found.named == "lower" and "lower, the pass that fails" in found.why
 
 
+@pytest.mark.slow
 def test_a_pass_that_only_fails_with_a_flag_gets_it(looked_for: Any) -> None:
     found, _ = looked_for(needs="--flag")
     assert isinstance(found, FoundPass)
     assert (found.name, found.flags) == ("lower", ("--flag",))
 
 
+@pytest.mark.slow
 def test_of_what_never_ends_the_pass_that_runs_is_named(looked_for: Any) -> None:
     endless = Failure(kind="timeout", message="stopped", signature="timeout/input", phase="input")
     found, starts = looked_for(endless, hangs=True)
@@ -289,6 +296,7 @@ def test_of_what_never_ends_the_pass_that_runs_is_named(looked_for: Any) -> None
     assert starts == 2
 
 
+@pytest.mark.slow
 def test_a_pass_that_fails_in_another_way_is_named_and_not_taken(looked_for: Any) -> None:
     other = Failure(kind="diagnostic", message="", signature="diagnostic/other", phase="input")
     found, _ = looked_for(other, reproducer="whole")

@@ -128,6 +128,7 @@ def executable(text: str, directory: Path) -> str:
 
 
 class TestInput:
+    @pytest.mark.slow
     def test_tosa(self, reduced: Reduce) -> None:
         found, text = reduced(TOSA, "tosa.reshape")
         assert (found.ops, found.minimal) == (("tosa.reshape",), True)
@@ -138,14 +139,17 @@ class TestInput:
         text = edit.apply(TOSA.encode(), Cut(keep=(reshape,)))
         assert "@main(%arg0: tensor<1x4x4xf32>) -> tensor<1x16xf32>" in text
 
+    @pytest.mark.slow
     def test_stablehlo(self, reduced: Reduce) -> None:
         assert reduced(STABLEHLO, "stablehlo.reduce")[0].ops == ("stablehlo.reduce",)
 
+    @pytest.mark.slow
     def test_linalg(self, reduced: Reduce) -> None:
         found, text = reduced(LINALG, "math.exp")
         assert found.ops == ("linalg.generic",)
         assert "util.global" not in text
 
+    @pytest.mark.slow
     def test_shapes_become_small_and_the_rest_is_proved_again(self, reduced: Reduce) -> None:
         large = STABLEHLO.replace("4x8", "512x1024").replace("8x4", "1024x512")
         large = large.replace("4x4", "512x512").replace("<4xf32>", "<512xf32>")
@@ -286,6 +290,7 @@ class TestWhatIsNoTensor:
         assert "torch.aten.size.int %arg" in text
         assert "!torch.int" not in signature(text)
 
+    @pytest.mark.slow
     def test_it_counts_as_an_operation(self, tmp_path: Path) -> None:
         program = tmp_path / "program.mlir"
         program.write_text(SIZES)
@@ -304,6 +309,7 @@ class TestWhatIsNoTensor:
         assert "!torch.list" not in signature(text)
         assert signature(text).endswith(f"-> ({HALF}, {HALF}) {{"), "its elements are data"
 
+    @pytest.mark.slow
     def test_what_makes_a_list_counts_as_an_operation(self, tmp_path: Path) -> None:
         program = tmp_path / "program.mlir"
         program.write_text(GRID)

@@ -231,6 +231,7 @@ class TestEditor:
         (file,) = editor.render([Cut(keep=(RELU,))], whole=True)
         assert file is not None and "@other" in file.read_text()
 
+    @pytest.mark.slow
     def test_a_child_that_aborts_costs_one_cut(
         self, editor: Editor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

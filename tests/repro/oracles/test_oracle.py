@@ -65,12 +65,14 @@ def candidates(directory: Path, *texts: str) -> list[Path]:
 
 
 class TestVerdicts:
+    @pytest.mark.slow
     def test_the_same_failure_and_another_and_none(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:
         asked = candidates(tmp_path, "// smaller\n" + BAD, OTHER, "// fine\n")
         assert [a.verdict for a in oracle.ask(asked)] == ["same", "different", "passes"]
 
+    @pytest.mark.slow
     def test_another_failure_is_remembered_and_not_taken_for_the_first(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:
@@ -78,12 +80,14 @@ class TestVerdicts:
         (other,) = oracle.others.values()
         assert "foo.baz" in other.message
 
+    @pytest.mark.slow
     def test_the_failure_beside_another_one_is_not_the_same(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:
         (answer,) = oracle.ask(candidates(tmp_path, BESIDE + BAD))
         assert answer.verdict == "different"
 
+    @pytest.mark.slow
     def test_only_the_phases_up_to_the_failure_are_compiled(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:
@@ -91,6 +95,7 @@ class TestVerdicts:
         assert answer.verdict == "passes"
         assert "--compile-to=flow" in oracle.command("x.mlir")
 
+    @pytest.mark.slow
     def test_what_runs_into_the_time_limit_is_unresolved(
         self, toolchain: Toolchain, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -101,6 +106,7 @@ class TestVerdicts:
         (answer,) = oracle.ask(candidates(tmp_path, "// stub: hang-at flow\n"))
         assert answer.verdict == "unresolved"
 
+    @pytest.mark.slow
     def test_what_does_not_parse_is_no_program(self, oracle: CompileOracle, tmp_path: Path) -> None:
         text = "// stub: error-at parse 'foo.bar' op has no region\n"
         (answer,) = oracle.ask(candidates(tmp_path, text + OTHER))
@@ -128,6 +134,7 @@ class TestCompanions:
             Context(toolchain=toolchain, limits=limits, directory=state), (), result.failure
         )
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("candidate", "verdict"),
         [
@@ -157,6 +164,7 @@ class TestCompanions:
         other = failed("op is not supported", "linalg.softmax")
         assert strangers(msgspec.structs.replace(failed(link), also=(other,)), wanted) == (other,)
 
+    @pytest.mark.slow
     def test_their_order_does_not_count(
         self, companion: CompileOracle, toolchain: Toolchain, tmp_path: Path
     ) -> None:
@@ -174,6 +182,7 @@ class TestCompanions:
         assert answer.verdict == "same"
         assert answer.failure is not None and answer.failure.signature == wanted.signature
 
+    @pytest.mark.slow
     def test_what_an_earlier_search_saw_is_judged_anew(
         self, toolchain: Toolchain, companion: CompileOracle, tmp_path: Path
     ) -> None:
@@ -204,6 +213,7 @@ class TestHangs:
         assert result.failure is not None and result.failure.kind == "timeout"
         return result.failure
 
+    @pytest.mark.slow
     def test_the_place_decides(self, toolchain: Toolchain, wanted: Failure, tmp_path: Path) -> None:
         oracle = CompileOracle(
             Context(
@@ -219,12 +229,14 @@ class TestHangs:
 
 
 class TestMemory:
+    @pytest.mark.slow
     def test_one_content_is_compiled_once(self, oracle: CompileOracle, tmp_path: Path) -> None:
         first, second = candidates(tmp_path, BAD, BAD)
         assert [a.verdict for a in oracle.ask([first, second])] == ["same", "same"]
         oracle.ask([first])
         assert oracle.calls == 1
 
+    @pytest.mark.slow
     def test_a_later_search_knows_what_an_earlier_one_asked(
         self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -242,6 +254,7 @@ class TestMemory:
         assert again.spent.calls == oracle.calls == 2
         assert again.spent.seconds > again.spent.earlier_seconds > 0
 
+    @pytest.mark.slow
     def test_a_journal_that_was_cut_off_loses_its_last_line_only(
         self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -269,6 +282,7 @@ class TestMemory:
         third.ask(asked)
         assert third.calls == 0, "what was written after the line that was cut off is read"
 
+    @pytest.mark.slow
     def test_other_failures_that_were_met_before_are_still_known(
         self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -282,6 +296,7 @@ class TestMemory:
         )
         assert again.others == oracle.others != {}
 
+    @pytest.mark.slow
     def test_what_met_a_lower_limit_is_asked_again(
         self, toolchain: Toolchain, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -295,6 +310,7 @@ class TestMemory:
 
         assert [calls(0.5), calls(0.4), calls(0.7), calls(0.7)] == [1, 0, 1, 0]
 
+    @pytest.mark.slow
     def test_each_answer_is_kept_as_soon_as_it_is_there(
         self, toolchain: Toolchain, oracle: CompileOracle, wanted: Failure, tmp_path: Path
     ) -> None:
@@ -317,6 +333,7 @@ class TestMemory:
         assert again.ask(candidates(tmp_path, slow, OTHER)[1:])[0].verdict == "different"
         assert again.calls == 0
 
+    @pytest.mark.slow
     def test_asking_again_does_not_believe_its_memory(
         self, oracle: CompileOracle, tmp_path: Path
     ) -> None:

@@ -60,6 +60,7 @@ class TestLocate:
         assert Path(found.executable).name == "program_copy.mlir"
         assert (found.confirmed, found.calls) == (True, 1)
 
+    @pytest.mark.slow
     def test_else_each_is_compiled_alone(self, located: Any) -> None:
         found = located(FAILURE)
         assert Path(found.executable).name == "program_add.mlir"

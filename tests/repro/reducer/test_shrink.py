@@ -440,6 +440,7 @@ class TestCalls:
         assert sum(asked) / len(asked) <= 10
         assert max(asked) <= 13
 
+    @pytest.mark.slow
     @given(st.integers(10, 3000), st.integers(1, 5), st.integers(0, 10**6), st.integers(1, 2))
     @settings(max_examples=examples(0.6))
     def test_unlocated_operations_take_the_logarithm_of_the_program(

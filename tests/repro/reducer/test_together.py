@@ -86,6 +86,7 @@ class TestCleared:
         oracle = Said("same", "1.\tRunning pass 'X' on function '@candidate_1_main'")
         assert self.asked(tmp_path, oracle) == ["", "invalid", "suspect"]
 
+    @pytest.mark.slow
     def test_those_that_are_named_for_what_the_failure_is_about_are_likely(
         self, tmp_path: Path
     ) -> None:
@@ -164,6 +165,7 @@ class TestFinder:
         )
         return list(finder.find(edit.describe(PROGRAM.encode())))
 
+    @pytest.mark.slow
     def test_nothing_is_found_where_all_pass_alone(
         self, tmp_path: Path, toolchain: Toolchain
     ) -> None:
@@ -171,6 +173,7 @@ class TestFinder:
         assert self.found(tmp_path, toolchain, oracle) == []
         assert oracle.calls == 3
 
+    @pytest.mark.slow
     def test_what_is_named_is_found_first(self, tmp_path: Path, toolchain: Toolchain) -> None:
         oracle = Said("same", "1.\tRunning pass 'X' on function '@candidate_1_main'")
         first, *_ = self.found(tmp_path, toolchain, oracle)

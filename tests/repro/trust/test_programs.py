@@ -169,6 +169,7 @@ def test_no_text_before_it_hides_an_operation(text: str) -> None:
         assert programs.refused(f"{text}\n{op}".encode())
 
 
+@pytest.mark.slow
 def test_what_is_long_is_read_in_time() -> None:
     for text in ("file" + "/" * 2**20, "file//" * 2**12, "path" + " " * 2**20, "a." * 2**19):
         programs.refused(text.encode())

@@ -621,6 +621,7 @@ class TestEachCommand:
         opened = open_folder(folder, flagged=False)
         assert trust.notes(opened, flagged=False) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["run", "compile", "bisect", "trace", "ranges"])
     def test_takes_the_program_alone_where_the_user_names_a_target(
         self, folder: Path, release: Path, name: str
@@ -641,6 +642,7 @@ class TestEachCommand:
         words = words if name in ("trace", "ranges") else (*words, "-t", "hip:gfx942")
         assert "/etc/passwd" in call(command, "repro", *words).message
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["run", "compile", "bisect", "trace", "ranges"])
     def test_asks_before_it_runs_python(
         self, folder: Path, call: Callable[..., UsageError], name: str
@@ -829,12 +831,14 @@ class TestVerify:
         bundle.write(folder, report(crash), {"repro.mlir": CRASH})
         return folder
 
+    @pytest.mark.slow
     def test_of_somebody_elses_folder_runs_what_is_ours(
         self, alone: Path, check: Callable[..., Verification]
     ) -> None:
         found = check(forged(alone))
         assert (found.same, found.script, found.script_why) == (True, 0, "")
 
+    @pytest.mark.slow
     def test_a_script_that_says_yes_is_not_believed(
         self, alone: Path, tmp_path: Path, check: Callable[..., Verification]
     ) -> None:
@@ -868,6 +872,7 @@ class TestVerify:
         (alone / "run.sh").write_text(bundle.script(opened.report, opened.data))
         assert check(alone).script_why == verify_why()
 
+    @pytest.mark.slow
     def test_python_is_left_out_and_said(
         self, folder: Path, tmp_path: Path, check: Callable[..., Verification]
     ) -> None:

@@ -79,6 +79,7 @@ def test_the_latencies_of_many_functions_are_not_all_in_the_table(
     assert "37.2 ms" not in many
 
 
+@pytest.mark.slow
 def test_what_is_only_compiled_has_no_columns_for_what_is_measured(tmp_path: Path) -> None:
     stub_release(tmp_path / "release")
     (tmp_path / "a.mlir").write_text("module {\n}\n")

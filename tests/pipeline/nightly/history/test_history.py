@@ -384,6 +384,7 @@ with history.hold():
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_what_was_recorded_is_there_and_nothing_is_done_again(self, path: Path) -> None:
         """A writer is killed at random moments, and its successor goes on until all is done."""
         chance = random.Random(7)

@@ -84,6 +84,7 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
 
 
 class TestWhenAWorkerDies:
+    @pytest.mark.slow
     def test_each_case_has_one_result_from_a_worker_that_has_its_device(
         self, tmp_path: Path
     ) -> None:
@@ -115,6 +116,7 @@ class TestWhenAWorkerDies:
             device = {"llvm-cpu": None, "vulkan": "vulkan", "hip:gfx942": "hip-gfx942"}[one.target]
             assert device is None or device in offers[outcome.worker]
 
+    @pytest.mark.slow
     def test_a_job_is_given_up_when_its_device_stays_away(self, tmp_path: Path) -> None:
         with running(tmp_path, {"gpu": "vulkan=1", "other": ""}) as dask:
 
@@ -134,6 +136,7 @@ class TestWhenAWorkerDies:
 
 
 class TestWhatGoesBetweenWorkers:
+    @pytest.mark.slow
     def test_a_program_is_traced_once_and_sent_to_its_cases(
         self, dask: Dask, tmp_path: Path
     ) -> None:
@@ -191,6 +194,7 @@ class TestWhatEndsEarly:
         Cluster(dask.address, employ=jobs.light).run(jobs_of([case("y")], tmp_path), heard)
         assert heard.names == ["y | llvm-cpu | installed"]
 
+    @pytest.mark.slow
     def test_a_scheduler_that_goes_away_is_told(self, tmp_path: Path) -> None:
         with running(tmp_path, {"one": ""}) as dask:
 
@@ -206,6 +210,7 @@ class TestWhatEndsEarly:
 
 
 class TestWhoWorks:
+    @pytest.mark.slow
     def test_a_worker_of_another_iree_pilot_gets_no_jobs_and_is_told(self, tmp_path: Path) -> None:
         other = tmp_path / "other"  # the links to the rooms become the rooms themselves
         shutil.copytree(ROOT / "iree_pilot", other / "iree_pilot")
@@ -232,6 +237,7 @@ class TestWhoWorks:
         with pytest.raises(UsageError, match="is no address of a scheduler"):
             Cluster(address)
 
+    @pytest.mark.slow
     def test_a_scheduler_that_is_not_there_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(EnvironmentFault, match="no scheduler answers") as told:
             Cluster("tcp://127.0.0.1:1", connect_seconds=0.5).run(

@@ -166,6 +166,7 @@ class TestFailuresAreToldApart:
                 same = found.signature == failure.signature
                 assert shows(failure, other) == same, f"{other.name}: {marks(failure)}"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("bug", BUGS)
     def test_by_the_script_too(self, bug: str, tmp_path: Path, tools: Path) -> None:
         mine = [e for e in ENTRIES if e.bug == bug]
@@ -238,6 +239,7 @@ class TestTheScript:
         wrapper.chmod(0o755)
         assert ask(folder, IREE_COMPILE=wrapper).status == 0
 
+    @pytest.mark.slow
     def test_turns_its_answers_round_for_git(self, folder: Path, stub: Path) -> None:
         assert ask(folder, "--git-bisect", IREE_COMPILE=stub).status == 1
         (folder / "repro.mlir").write_text("// fine\n")
@@ -282,12 +284,14 @@ class TestTheScript:
         assert answer.status == 0
         assert f"was seen with 9.9.0 ({'0' * 40}); this is 9.8.0 @ {'f' * 40}" in answer.said
 
+    @pytest.mark.slow
     def test_cannot_say_of_a_compile_that_does_not_end(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text("// stub: hang-at flow\n")
         answer = ask(folder, IREE_COMPILE=stub, TIME_LIMIT="1")
         assert answer.status == 125
         assert "undecided: stopped after" in answer.said
 
+    @pytest.mark.slow
     def test_stops_a_compile_that_should_not_end(self, tmp_path: Path, stub: Path) -> None:
         hang = Failure(kind="timeout", message="stopped", signature="timeout/flow/1", phase="flow")
         files = {"repro.mlir": "// stub: hang-at flow\n"}
@@ -309,6 +313,7 @@ class TestTheScript:
         (tmp_path / "repro/repro.mlir").write_text("// fine\n")
         assert ask(tmp_path / "repro", IREE_COMPILE=stub).status == 1
 
+    @pytest.mark.slow
     def test_has_patience_with_what_comes_and_goes(
         self, tmp_path: Path, stub: Path, crash: Failure
     ) -> None:
@@ -620,6 +625,7 @@ class TestVerification:
     def check(self, folder: Path, stub: Path) -> Verification:
         return verify(folder, str(stub.parents[3]))
 
+    @pytest.mark.slow
     def test_runs_every_level_and_the_script(self, tmp_path: Path, stub: Path) -> None:
         text = "// stub: error-at parse no such thing\n// stub: error-at flow no such thing\n"
         failure = failure_of(text, tmp_path / "of", stub)
@@ -637,6 +643,7 @@ class TestVerification:
         assert settled.verified
         assert all(one.verified for one in settled.levels)
 
+    @pytest.mark.slow
     def test_leaves_out_what_does_not_show_the_failure(
         self, tmp_path: Path, stub: Path, error: Failure
     ) -> None:
@@ -654,6 +661,7 @@ class TestVerification:
             (False, "it passes with 9.9.0"),
         ]
 
+    @pytest.mark.slow
     def test_tells_another_failure(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text(OTHER)
         found = self.check(folder, stub)
@@ -663,6 +671,7 @@ class TestVerification:
         assert "run.sh ends with 125" in found.why
         assert not settle(bundle.read(folder), found).verified
 
+    @pytest.mark.slow
     def test_tells_a_failure_that_is_not_alone(
         self, tmp_path: Path, stub: Path, error: Failure
     ) -> None:
@@ -674,6 +683,7 @@ class TestVerification:
         assert not found.same
         assert f"it also fails with: {error.message}" in found.why
 
+    @pytest.mark.slow
     def test_accepts_companions_and_keeps_those_that_were_shown(
         self, tmp_path: Path, stub: Path, error: Failure
     ) -> None:
@@ -690,11 +700,13 @@ class TestVerification:
         (tmp_path / "repro/repro.mlir").write_text(ERROR)
         assert "it fails in another way" in self.check(tmp_path / "repro", stub).why
 
+    @pytest.mark.slow
     def test_tells_that_it_is_gone(self, folder: Path, stub: Path) -> None:
         (folder / "repro.mlir").write_text("// fine\n")
         found = self.check(folder, stub)
         assert found.why == ("repro.mlir: it passes with 9.9.0; run.sh ends with 1")
 
+    @pytest.mark.slow
     def test_takes_a_step_that_should_pass_for_no_failure(self, tmp_path: Path, stub: Path) -> None:
         failure = classify(next(e for e in ENTRIES if e.bug == "run-f64"))
         one = bundle.level("mlir", run=bundle.run_command("main", "local-task", ()))
@@ -704,6 +716,7 @@ class TestVerification:
         assert "an earlier step fails" in found.levels[0].why
         assert found.script == 125
 
+    @pytest.mark.slow
     def test_asks_more_than_once_of_what_comes_and_goes(
         self, tmp_path: Path, crash: Failure
     ) -> None:
@@ -720,6 +733,7 @@ class TestVerification:
         bundle.write(tmp_path / "repro", report(crash, rate=0.5), {"repro.mlir": CRASH})
         assert self.check(tmp_path / "repro", stub).same
 
+    @pytest.mark.slow
     def test_runs_again_what_has_changed_since_it_was_checked_ahead(
         self, tmp_path: Path, error: Failure
     ) -> None:
