@@ -29,7 +29,7 @@ from torch.export import ExportedProgram
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.gaps import probes, symbolic_scalars
+from iree_pilot.pipeline.frontends.gaps import constant_calls, probes, symbolic_scalars
 from iree_pilot.pipeline.frontends.gaps.own import OWN, Own
 from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain import toolchain
@@ -112,7 +112,7 @@ def _closed(
         if not gaps.close(found):
             for op, why in found.items():
                 gaps.close({op: why})
-    return gaps.program, tuple(gaps.done.values())
+    return gaps.program, (*gaps.done.values(), *gaps.compute(leave))
 
 
 class _Gaps:
@@ -164,6 +164,21 @@ class _Gaps:
         self._stuck -= found.keys()
         return True
 
+    def compute(self, leave: Collection[str]) -> tuple[Decomposed, ...]:
+        """Computes calls on constants that are refused still, in place."""
+        calls = [
+            node
+            for node in constant_calls.calls(self.program)
+            if not any(_names(one, name(cast(OpOverload, node.target))) for one in leave)
+            and (node.target in self._stuck or not self._decomposes(node))
+        ]
+        refused = _refusals(calls, self._release)
+        constant_calls.compute(self.program, [node for node in calls if node.target in refused])
+        return tuple(
+            msgspec.structs.replace(one, by=OURSELVES, price=constant_calls.PRICE)
+            for one in refused.values()
+        )
+
     def _decomposes(self, node: torch.fx.Node) -> bool:
         op = cast(OpOverload, node.target)
         if _own(node):
@@ -179,18 +194,16 @@ def name(op: OpOverload) -> str:
 
 def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOverload, Decomposed]:
     """Operations of these calls that do not compile, and why, in their order."""
-    text, asked = _module(list({_kind(node): node for node in nodes}.values()))
-    if not asked:
-        return {}
-    try:
-        refused = toolchain.remember(
-            "lowering",
-            (release.version, release.revision, text),
-            lambda: Refused(_refused(text, tuple(asked), release)),
-            Refused,
-        ).functions
-    except probes.Undecided:
-        return {}
+    text, asked, refused = _module(list({_kind(node): node for node in nodes}.values()))
+    compiled = tuple(function for function in asked if function not in refused)
+    with contextlib.suppress(probes.Undecided):
+        if compiled:
+            refused |= toolchain.remember(
+                "lowering",
+                (release.version, release.revision, text),
+                lambda: Refused(_refused(text, compiled, release)),
+                Refused,
+            ).functions
     found: dict[OpOverload, Decomposed] = {}
     for function, node in asked.items():
         if function in refused:
@@ -198,7 +211,9 @@ def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOver
             reason = f"IREE {release.version} does not lower it"
             if own and own.what:
                 reason += f" for {own.what}"
-            if f'name = "torch.{name(op)}"' in refused[function]:
+            if function not in compiled:
+                reason = "IREE's importer does not take it"
+            elif f'name = "torch.{name(op)}"' in refused[function]:
                 reason = "the torch dialect has no such operation"
             made = Decomposed(
                 op=name(op),
@@ -290,22 +305,28 @@ def _kind(node: torch.fx.Node) -> str:
     return repr((node.target, *torch.fx.node.map_aggregate((node.args, node.kwargs), described)))
 
 
-def _module(nodes: Sequence[torch.fx.Node]) -> tuple[str, dict[str, torch.fx.Node]]:
-    """A module of one function for each call; the call that each is of.
-
-    Without those that import fails for: the program's own import tells of them.
-    """
+def _module(
+    nodes: Sequence[torch.fx.Node],
+) -> tuple[str, dict[str, torch.fx.Node], dict[str, str]]:
+    """A module of one function for each call; the call that each is of; the message about each that
+    the importer does not take, of which the module has no function."""
     asked: dict[str, torch.fx.Node] = {}
+    refused: dict[str, str] = {}
     with ir.Context() as context:
         importer = FxImporter(context=context)
         for number, node in enumerate(nodes):
             function = f"op{number}"
             graph = _alone(node)
-            if graph is not None:
-                with contextlib.suppress(Exception):
-                    importer.import_stateless_graph(graph, func_name=function)
-                    asked[function] = node
-        return str(importer.module.operation.get_asm()), asked
+            if graph is None:
+                continue
+            asked[function] = node
+            try:
+                importer.import_stateless_graph(graph, func_name=function)
+            except Exception as error:  # noqa: BLE001 - of any kind, asserts among them
+                refused[function] = f"{type(error).__name__}: {error}"
+                for half in list(importer.module.body.operations)[len(asked) - len(refused) :]:
+                    half.operation.erase()
+        return str(importer.module.operation.get_asm()), asked, refused
 
 
 def _alone(node: torch.fx.Node) -> torch.fx.Graph | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from exported_functions import exported, operations
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,25 +17,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own
 ]
-
-
-def exported(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    """The function as a program that iree-turbine's table has decomposed."""
-    import torch
-    from iree.turbine.aot.decompositions import current_aot_decompositions
-
-    class Module(torch.nn.Module):
-        def forward(self, *values: Any) -> Any:
-            return function(*values)
-
-    program = torch.export.export(Module(), args, strict=False)
-    return {"main": program.run_decompositions(current_aot_decompositions())}
-
-
-def operations(programs: dict[str, Any]) -> set[str]:
-    from iree_pilot.pipeline.frontends.gaps import gaps
-
-    return {gaps.name(op) for program in programs.values() for op in gaps._operations(program)}
 
 
 def applied(op: str, *args: Any, **kwargs: Any) -> Any:
@@ -111,6 +93,25 @@ def test_exactly_what_the_compiler_cannot_take_is_decomposed(
     assert torch.equal(program.module()(*given_values), function(*given_values))
     if not decomposed:
         assert text == torch_export.to_mlir(before)
+
+
+def test_what_the_importer_does_not_take_is_decomposed_too() -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.frontends.pytorch import torch_export
+
+    def folded(x: Any) -> Any:
+        return torch.nn.functional.fold(x, (4, 5), (2, 2), stride=(2, 1))
+
+    x = torch.randn(1, 12, 8)
+    after, found = gaps.closed(exported(folded, x))
+    assert {one.op: one.reason for one in found} == {
+        "aten.col2im": "IREE 3.13.0 does not lower it",
+        "aten._unsafe_index_put": "IREE's importer does not take it",
+    }, "and nothing else is suspected for it"
+    assert "torch.aten.index_put" in torch_export.to_mlir(after)
+    assert torch.equal(after["main"].module()(x), folded(x))
 
 
 def test_what_a_decomposition_ends_in_must_compile(given_values: tuple[Any, Any]) -> None:
