@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from iree_pilot.arguments import checked
 from iree_pilot.pipeline import quantities
 from iree_pilot.pipeline.case import Settings, Silent
 from iree_pilot.pipeline.case import run as run_case
@@ -29,8 +30,7 @@ from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.program import archive
-from iree_pilot.pipeline.program.program import Program, scopes_text
-from iree_pilot.pipeline.store.store import cache_directory
+from iree_pilot.pipeline.program.program import Program, Tensor, scopes_text
 from iree_pilot.pipeline.targets.targets import Plan, parse_list, plan
 from iree_pilot.pipeline.toolchain import flags as compile_flags
 from iree_pilot.pipeline.toolchain.context import Context
@@ -51,6 +51,7 @@ __all__ = ["TraceFailed", "bisect", "compare", "compile", "run", "trace", "verif
 T = TypeVar("T")
 
 
+@checked
 def trace(
     source: str | Path | torch.nn.Module,
     args: Sequence[Any] = (),
@@ -84,7 +85,7 @@ def trace(
 
     Raises TraceFailed, whose `failure` says why, for a source that does not trace.
     """
-    toolchain, limits = find(release), limits_of(time_limit, memory_limit)
+    context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
     if isinstance(source, str | Path):
         if len(args) or kwargs or dynamic_shapes is not None:
             raise UsageError(
@@ -107,17 +108,29 @@ def trace(
                 f"trace: {option} is for a source by name, and {type(source).__name__} is a module",
                 advice="Make the module as it is to be, and give its inputs as args and kwargs.",
             )
-        job = _exported(source, tuple(args), dict(kwargs or {}), dynamic_shapes)
-        job = msgspec.structs.replace(job, seed=seed, inline=inline_parameters)
+        import torch
+
+        from iree_pilot.pipeline.frontends.pytorch import live
+
+        if not isinstance(source, torch.nn.Module):
+            raise UsageError(
+                f"trace: {source!r:.80} is neither the name of a source nor a torch.nn.Module",
+                advice="Give an instance of a module; put a function into the forward() of one.",
+            )
+
+        call = live.ExampleCall(tuple(args), kwargs or {}, dynamic_shapes)
+        job = live.job_of(source, call, context.store, seed=seed, seeded=seeded)
+        job, seeded = msgspec.structs.replace(job, inline=inline_parameters), False
     return program_of(
         traced_as(job, leave=tuple(leave), seeded=seeded),
-        Context(toolchain=toolchain, limits=limits),
+        context,
         inputs=tuple(inputs),
         function=function,
         fresh=fresh,
     )
 
 
+@checked
 def compile(
     program: Loaded,
     target: str,
@@ -140,6 +153,7 @@ def compile(
     return _case(program, target, None, settings, context, recipe)
 
 
+@checked
 def run(
     program: Loaded,
     target: str,
@@ -162,17 +176,15 @@ def run(
     return _case(program, target, device, settings, context, recipe)
 
 
+@checked
 def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") -> Comparison:
     """Judges outputs, wherever they were computed, as `run` judges those of a device.
 
-    outputs: numpy arrays in the order in which the function returns them. Raises UsageError for a
-    function that the program has not, or that has no reference.
+    outputs: numpy arrays or tensors, in the order in which the function returns them. Raises
+    UsageError for a function that the program has not, or that has no reference.
     """
-    import numpy as np
-
     from iree_pilot.pipeline.case import with_unreturned
     from iree_pilot.pipeline.numerics import numerics
-    from iree_pilot.pipeline.program import tensors
 
     known = {one.name: one for one in program.program.functions}
     if function not in known or known[function].reference is None:
@@ -182,22 +194,20 @@ def compare(program: Loaded, outputs: Sequence[Any], *, function: str = "main") 
             advice=f"Its functions: {', '.join(known)}.",
         )
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        given = tuple(
-            tensors.save(np.ascontiguousarray(values), Path(scratch), f"{index}.bin")
-            for index, values in enumerate(outputs)
-        )
+        given = tuple(_saved(values, Path(scratch), index) for index, values in enumerate(outputs))
         call = program.call(known[function])
         comparison = numerics.compare(given, call, outputs_directory=Path(scratch))
     return with_unreturned(comparison, known[function])
 
 
+@checked
 def bisect(
     program: Loaded,
     result: CaseResult,
     directory: str | Path,
     *,
     device: str | None = None,
-    flags: Sequence[str] = (),
+    flags: Sequence[str] | None = None,
     everything: bool = False,
     release: str | None = None,
     time_limit: float | None = None,
@@ -206,8 +216,9 @@ def bisect(
 ) -> Bisection:
     """Isolates the failure of a result into a minimal reproducer, in the folder `directory`.
 
-    device, flags, release: as the result was made with. everything: all failures that keep the
-    program from working, each masked in turn. Raises UsageError for a result that did not fail.
+    device, flags, release: others than those that the result was made with. everything: all
+    failures that keep the program from working, each masked in turn. Raises UsageError for a result
+    that did not fail.
     """
     from iree_pilot.pipeline.execution import refitting
     from iree_pilot.repro import failed
@@ -218,9 +229,10 @@ def bisect(
             f"there is nothing to isolate: {result.target} is {result.status}",
             advice="Give the result of a run or a compile that failed.",
         )
+    release, own = release or result.release, result.flags if flags is None else tuple(flags)
     context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
-    ((_, planned),) = plans_of(result.target, context.toolchain, device, tuple(flags))
-    options = Options(place=Path(directory), flags=tuple(flags), everything=everything, fresh=fresh)
+    ((_, planned),) = plans_of(result.target, context.toolchain, device or result.device, own)
+    options = Options(place=Path(directory), flags=own, everything=everything, fresh=fresh)
 
     def isolate(loaded: Loaded) -> Bisection:
         return failed.isolate(loaded, result, planned, context, options)
@@ -228,6 +240,7 @@ def bisect(
     return refitting.settled(program, isolate, context)[1]
 
 
+@checked
 def verify(
     directory: str | Path, *, release: str | None = None, trust: bool = False
 ) -> Verification:
@@ -399,44 +412,26 @@ def _applied(recipe: Path, given: Applied, device: str | None, context: Context)
     return applying.apply(steps, subject, context)
 
 
-def _exported(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> Job:
-    """A module of this process as a source: a file of what torch.export makes of it."""
-    import hashlib
-    import time
-    import traceback
+def _saved(values: Any, directory: Path, index: int) -> Tensor:
+    """An output in a file of the directory; raises UsageError for what is no array of numbers."""
+    import numpy as np
 
-    import torch
+    from iree_pilot.pipeline.program import tensors
+    from iree_pilot.pipeline.program.program import NUMPY_ELEMENT_TYPES
 
-    from iree_pilot.pipeline.failures import diagnostics
+    if type(values).__module__.partition(".")[0] == "torch":
+        from iree_pilot.pipeline.program import torch_tensors
 
-    started = time.monotonic()
-    try:
-        exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
-    except Exception as fault:
-        frames = [
-            (frame.filename, frame.lineno or 0, frame.name)
-            for frame in traceback.extract_tb(fault.__traceback__)
-        ]
-        failure = diagnostics.trace_failure(type(fault).__name__, str(fault), frames)
-        raise TraceFailed(failure, time.monotonic() - started) from fault
-    name = f"{type(module).__name__}.pt2"
-    with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
-        file = Path(scratch, name)
-        try:
-            torch.export.save(exported, file)
-        except NotImplementedError as fault:  # of containers that have no name in a file
-            raise UsageError(
-                f"{type(module).__name__} returns what no file can hold: {fault}",
-                advice="Return a tuple of tensors, such as tuple(torch.sort(x)).",
-            ) from fault
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        place = cache_directory() / "exported" / digest[:16]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(file.read_bytes())
-    source = sources.Source(text=name, kind="pt2", path=str(place / name), trusted=True)
-    return Job(source=source)
+        return torch_tensors.save(values, directory, f"{index}.bin")
+    masked = isinstance(values, np.ma.MaskedArray)
+    array = None if masked or values is None else np.asarray(values, order="C")
+    if array is None or array.dtype.name not in NUMPY_ELEMENT_TYPES:
+        what = type(values).__name__ if array is None else f"an array of {array.dtype.name}"
+        raise UsageError(
+            f"compare: output {index} is {what}, which is no array of numbers",
+            advice="Give numpy arrays or tensors, one for each output.",
+        )
+    return tensors.save(array, directory, f"{index}.bin")
 
 
 def _check_scopes(program: Program, scoped: tuple[tuple[str, str], ...]) -> None:

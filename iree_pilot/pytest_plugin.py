@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -73,6 +73,15 @@ def iree(request: pytest.FixtureRequest) -> Checker:
     return Checker(request.node)
 
 
+class _Checked(NamedTuple):
+    """failures: messages about targets that are not as they should be; faults: errors that say
+    nothing of the model."""
+
+    results: list[CaseResult]
+    failures: list[str]
+    faults: list[PilotError]
+
+
 class Checker:
     """Value of the fixture `iree`: the checks of one test."""
 
@@ -95,12 +104,17 @@ class Checker:
         source, args, kwargs: as `iree_pilot.trace` takes them. options: its keywords and those of
         `iree_pilot.run`. allow: verdicts that pass too, `ran` (not compared) or `compiled` (not
         run). Returns the results in the order of the targets.
+
+        Fails with `pytest.fail.Exception`, which `pytest.mark.xfail(raises=...)` can name; raises
+        UsageError for wrong usage, EnvironmentFault where something is missing here.
         """
         __tracebackhide__ = True
-        results, faults = self._checked((source, args, kwargs), targets, _words(allow), options)
-        if faults:
-            pytest.fail("\n\n".join(faults))
-        return results
+        checked = self._checked((source, args, kwargs), targets, _words(allow), options)
+        if checked.failures:
+            pytest.fail("\n\n".join((*checked.failures, *map(str, checked.faults))))
+        for fault in checked.faults:
+            raise fault
+        return tuple(checked.results)
 
     def _checked(
         self,
@@ -108,8 +122,7 @@ class Checker:
         targets: str | Iterable[str],
         allowed: list[str],
         options: dict[str, Any],
-    ) -> tuple[tuple[CaseResult, ...], list[str]]:
-        """(the results, what is said of each target that is not as it should be)."""
+    ) -> _Checked:
         from iree_pilot import api
         from iree_pilot.pipeline.errors import PilotError
 
@@ -117,29 +130,30 @@ class Checker:
         name = str(source) if isinstance(source, str | Path) else type(source).__name__
         if self._options.iree_release:
             options = {**options, "release": self._options.iree_release}
-        results: list[CaseResult] = []
+        found = _Checked([], [], [])
         try:
             _check_usage(allowed, options)
             specs = _targets(self._options.iree_target or _words(targets))
             with _without_trace_log():
                 program = api.trace(*traced, **_options_of(api.trace, options))
         except api.TraceFailed as failed:
-            return (), [self._untraced(name, failed)]
+            found.failures.append(self._untraced(name, failed))
+            return found
         except PilotError as fault:
-            return (), [_fault(name, fault)]
-        faults = list[str]()
+            found.faults.append(_about(name, fault))
+            return found
         for target in specs:
             try:
                 result = api.run(program, target, **_options_of(api.run, options))
             except PilotError as fault:
-                faults.append(_fault(f"{name} on {target}", fault))
+                found.faults.append(_about(f"{name} on {target}", fault))
                 continue
             self._test.user_properties.append((f"iree {target}", result.status))
             if result.status not in ("ok", *allowed):
-                lines = self._told(program, result, results, options)
-                faults.append(_text(f"{name} on {target}: {_why(result)}", lines))
-            results.append(result)
-        return tuple(results), faults
+                lines = self._told(program, result, found.results, options)
+                found.failures.append(_text(f"{name} on {target}: {_why(result)}", lines))
+            found.results.append(result)
+        return found
 
     def _untraced(self, name: str, failed: TraceFailed) -> str:
         from iree_pilot.pipeline.failure_lines import failure_lines
@@ -290,8 +304,9 @@ def _check_usage(allowed: list[str], options: dict[str, Any]) -> None:
     from iree_pilot.pipeline.errors import UsageError, nearest
 
     known = _keywords(api.trace) | _keywords(api.run)
+    own = inspect.signature(Checker.check).parameters.keys() - {"self", "options"}
     for name in options.keys() - known:
-        raise UsageError(f"check has no option {name}", advice=nearest(name, sorted(known)))
+        raise UsageError(f"check has no option {name}", advice=nearest(name, sorted(known | own)))
     for verdict in allowed:
         if verdict not in _ALLOWED:
             raise UsageError(
@@ -315,12 +330,13 @@ def _without_trace_log() -> Iterator[None]:
             log.addHandler(handler)
 
 
-def _fault(about: str, fault: PilotError) -> str:
-    """Message for an error that says nothing about the model."""
-    from iree_pilot.pipeline.errors import UsageError
+def _about(name: str, fault: PilotError) -> PilotError:
+    """The same error, which says nothing about the model, with the check that met it."""
+    from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 
-    kind = "wrong usage" if isinstance(fault, UsageError) else "environment"
-    return f"{about}: {kind}: {fault}"
+    if isinstance(fault, UsageError):
+        return UsageError(f"{name}: wrong usage: {fault.message}", advice=fault.advice)
+    return EnvironmentFault(f"{name}: environment: {fault.message}", advice=fault.advice)
 
 
 def _text(first: str, lines: list[tuple[str, str]]) -> str:

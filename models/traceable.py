@@ -20,7 +20,7 @@ class EntryFunction:
 
     dynamic_shapes: as `torch.export` takes it for these arguments, or None where all shapes are
     static. strict: whether torch.export must trace in strict mode; None: whichever of the two
-    works.
+    works. labels: names for people of the last results, which the model itself does not return.
     """
 
     name: str
@@ -31,6 +31,7 @@ class EntryFunction:
     dynamic_shapes: Any = None
     strict: bool | None = False
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ class _Case:
             phases=compiled.phases,
             failure=compiled.failure,
             command=compiled.command,
+            flags=self.settings.flags,
             warnings=plan.warnings,
             dispatches=compiled.dispatches,
             output=str(directory / compiled.output) if compiled.output else None,

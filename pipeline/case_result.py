@@ -86,7 +86,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     it was done, not when it was taken from the store); output is the module (or the IR
     with --to). kernels: those of a module for AMD GPUs. spirv: what spirv-val says of a module for
     Vulkan, where it is installed. comparison: of the function that is
-    farthest from its reference. command: the compile, as it can be typed again; resume: the same
+    farthest from its reference. flags: the user's, for iree-compile. command: the compile, as it
+    can be typed again; resume: the same
     from the last good phase, when that fails too (phase_confirmed). generation: by the functions
     chained, where that was wanted and each could be run. advice: what to do about the failure,
     where it is for want of an architecture.
@@ -102,6 +103,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[Phase, ...] = ()
     comparison: Comparison | None = None
     failure: Failure | None = None
+    flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     device_name: str | None = None

@@ -185,15 +185,24 @@ class TestVerdicts:
                 "E  *kind *trace-error",
                 f"E  *location *{file}:{looks}*",
                 "E  *reproduce *$ pytest *::test_it?0?'",
-                "E *Failed: Sequential: wrong usage: *vulcan*",
-                "E *Failed: Sequential: wrong usage: allow: failed is not ran or compiled",
+                "E *UsageError: Sequential: wrong usage: *vulcan*",
+                "E *UsageError: Sequential: wrong usage: allow: failed is not ran or compiled",
                 "E *pytest.mark.xfail*",
-                "E *Failed: Sequential: wrong usage: check has no option dynamic_shape",
+                "E *UsageError: Sequential: wrong usage: check has no option dynamic_shape",
                 "E *Did you mean dynamic_shapes?",
-                "E *Failed: rms-norm:tiny: wrong usage: *example inputs of its own*",
-                "E *Failed: Sequential: wrong usage: trace: dtype is for a source by name*",
+                "E *UsageError: rms-norm:tiny: wrong usage: *example inputs of its own*",
+                "E *UsageError: Sequential: wrong usage: trace: dtype is for a source by name*",
             ]
         )
+
+    def test_an_expected_failure_hides_no_wrong_usage(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(
+            f"{MODELS}\n"
+            "@pytest.mark.xfail(raises=pytest.fail.Exception, strict=True)\n"
+            "@pytest.mark.parametrize('target', ['llvm-cpu', 'llvm-gpu'])\n"
+            "def test_it(iree, target): iree.check(Noise(), (X,), targets=target)\n"
+        )
+        run(pytester).assert_outcomes(xfailed=1, failed=1)
 
     def test_a_fault_of_the_environment_is_told_as_one(
         self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
@@ -204,13 +213,13 @@ class TestVerdicts:
         monkeypatch.setenv("IREE_PILOT_CACHE", str(taken))
         result = run(pytester)
         result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["E *Failed: Sequential: environment: *taken*"])
+        result.stdout.fnmatch_lines(["E *EnvironmentFault: Sequential: environment: *taken*"])
 
     def test_another_release_is_the_users_choice(self, pytester: pytest.Pytester) -> None:
         pytester.makepyfile(f"{MODELS}\ndef test_it(iree): iree.check(NET, (X,))\n")
         result = run(pytester, "--iree-release=./nosuch")
         result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(["E *Failed: Sequential: *nosuch*"])
+        result.stdout.fnmatch_lines(["E *UsageError: Sequential: *nosuch*"])
 
 
 @pytest.mark.real

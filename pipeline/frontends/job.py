@@ -40,8 +40,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inputs. evaluate: MLIR, too, to have something to compare with; whatever else is traced always
     has. function: of MLIR, the only one that is wanted. leave: operations that PyTorch does not
     decompose though IREE cannot compile them (`aten.diff`, `all`), see `gaps`. seeded: random
-    numbers that it draws are inputs. chained: make what
-    PyTorch generates with the program instead.
+    numbers that it draws are inputs. observed: of a .pt2, the file that `pytorch.observed` wrote of
+    the module that it was exported from. chained: make what PyTorch generates with the program
+    instead.
     """
 
     source: Source
@@ -54,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     function: str = ""
     leave: tuple[str, ...] = ()
     seeded: bool = False
+    observed: str = ""
     chained: Chained | None = None
 
 
@@ -92,6 +94,9 @@ class TraceFailed(Exception):
     """There is no program because of the source: `failure` says why."""
 
     def __init__(self, failure: Failure, seconds: float) -> None:
-        super().__init__(failure.message)
+        super().__init__(failure, seconds)
         self.failure = failure
         self.seconds = seconds
+
+    def __str__(self) -> str:
+        return self.failure.message

@@ -157,6 +157,7 @@ def _key(job: Job, toolchain: Toolchain | None, *, fresh: bool = False) -> str:
         inputs,
         tuple(_state(Path(file)) for file in (*job.weights, *(path for _, path in job.scoped))),
         _state(path) if path else "",
+        _state(Path(job.observed)) if job.observed else "",
         str(Path.cwd()) if job.source.kind == "module" else "",
         _release((job.source.module or "").partition(".")[0]),
     )

@@ -49,6 +49,8 @@ def traced(job: Job, directory: Path) -> Traced:
             return Traced()
         programs.save(made, directory)
         files = dependencies(opened | _read_natively(job), directory)
+        for given in job.inputs or ():  # a copy, whose contents the program's key has
+            files.pop(_real(given.file), None)
         (directory / DEPENDENCIES).write_bytes(msgspec.json.encode(files | read))
         return Traced()
     # On a full disk this is all that gets out.

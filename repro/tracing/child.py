@@ -23,7 +23,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import switches, trace_child
 from iree_pilot.pipeline.frontends.job import Job
 from iree_pilot.pipeline.frontends.pytorch import exporting, torch_sources
-from iree_pilot.pipeline.frontends.pytorch.torch_export import no_kernel
+from iree_pilot.pipeline.frontends.pytorch.observed import no_kernel
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.program.program import holds_for
 from iree_pilot.pipeline.torch_dialect.calls import CannotWrite

@@ -25,6 +25,7 @@ from iree_pilot.models.traceable import EntryFunction
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends.pytorch import output_paths
 from iree_pilot.pipeline.frontends.reference import drawing, draws
+from iree_pilot.pipeline.plural import count as counted
 
 #: Names of the arguments, in order, whose values decide what is drawn; "": one that does not.
 _DRAWN_WITH = {
@@ -170,7 +171,7 @@ def stateful(entry: EntryFunction, program: ExportedProgram) -> EntryFunction:
         drawn_with = entry.module.drawn_with
     made = _made(inner, count=count, drawn_with=drawn_with, **changes._asdict())
     names = (*entry.output_names, *made.changed) if entry.output_names else ()
-    return dataclasses.replace(entry, module=made, output_names=names)
+    return dataclasses.replace(entry, module=made, output_names=names, labels=made.labels)
 
 
 def unreturned(entry: EntryFunction, program: ExportedProgram) -> tuple[str, ...]:
@@ -220,8 +221,26 @@ def seeded(entry: EntryFunction) -> tuple[EntryFunction, list[str]]:
         kwargs={**entry.kwargs, **given},
         input_names=names,
         output_names=results,
+        labels=made.labels,
     )
     return made_entry, record.names
+
+
+def notes(entries: Sequence[EntryFunction], drawn: Sequence[str]) -> list[str]:
+    """Lines for the user on inputs and outputs that the model's own signature does not have.
+
+    drawn: names of the functions that it drew from.
+    """
+    notes = []
+    if drawn:
+        names = ", ".join(dict.fromkeys(drawn))
+        notes.append(f"{counted(len(drawn), 'more input')} for what it draws ({names}): draw0, ...")
+    made = [e.module for e in entries if isinstance(e.module, Explicit)]
+    if operands := [name for module in made for name in module.drawn_with]:
+        notes.append(f"what it draws with is compared, too: {', '.join(operands)}")
+    if changed := [name for module in made for name in module.changed]:
+        notes.append(f"what the model changes is compared, too: {', '.join(changed)}")
+    return notes
 
 
 def _name(function: Any) -> str:

@@ -14,7 +14,7 @@ from iree.turbine.aot.decompositions import current_aot_decompositions
 from torch.export import ExportedProgram
 
 from iree_pilot.models.traceable import EntryFunction
-from iree_pilot.pipeline.frontends.pytorch import data_dependent
+from iree_pilot.pipeline.frontends.pytorch import data_dependent, explicit
 from iree_pilot.pipeline.program.program import Decided
 
 
@@ -25,6 +25,39 @@ class Exported(NamedTuple):
     program: ExportedProgram
     strict: bool
     decided: tuple[Decided, ...] = ()
+
+
+class WithState(NamedTuple):
+    """An entry with what it changes as outputs, exported. drawn: the functions that it drew from,
+    whose random numbers are inputs."""
+
+    entry: EntryFunction
+    program: ExportedProgram
+    decided: tuple[Decided, ...]
+    drawn: tuple[str, ...]
+
+
+def with_state(
+    entry: EntryFunction, *, source: str, seeded: bool, by_inputs: bool, stateful: bool = True
+) -> WithState:
+    """Exports an entry with what it changes as outputs, if `stateful`, and what it draws as inputs,
+    if `seeded`; by_inputs as for `export`.
+
+    Raises UsageError for what it draws and cannot be an input, with the source's name.
+    """
+    drawn: list[str] = []
+    if seeded:
+        entry, drawn = explicit.seeded(entry)
+    made = export(entry, by_inputs=by_inputs)
+    if seeded:
+        explicit.refuse_left(made.program, source)
+    if stateful:
+        changing = explicit.stateful(entry, made.program)
+        if changing is not entry:
+            # Where that fails, what changes is not compared, and the verdict says so.
+            with contextlib.suppress(Exception):
+                entry, made = changing, export(changing, by_inputs=by_inputs)
+    return WithState(entry, made.program, made.decided, tuple(drawn))
 
 
 def export(entry: EntryFunction, *, by_inputs: bool = False) -> Exported:

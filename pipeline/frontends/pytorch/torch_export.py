@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -38,15 +38,14 @@ from iree_pilot.pipeline.frontends.pytorch import (
     data_dependent,
     explicit,
     exporting,
+    observed,
     output_paths,
     torch_sources,
 )
 from iree_pilot.pipeline.frontends.reference import draws, reference, widening
 from iree_pilot.pipeline.frontends.reference.choices import Choices
-from iree_pilot.pipeline.frontends.reference.drawing import trained
 from iree_pilot.pipeline.frontends.reference.reference import EvaluatedOutputs
 from iree_pilot.pipeline.frontends.reference.widening import NotEvaluable
-from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import archive, python_lines, torch_tensors
 from iree_pilot.pipeline.program import program as programs
 from iree_pilot.pipeline.program.program import (
@@ -100,20 +99,12 @@ def _running(job: Job) -> str:
     """PyTorch's error when it runs the user's own model, made anew; "" if it runs."""
     if job.source.kind not in ("file", "module"):
         return ""
-    with contextlib.suppress(Exception), torch.no_grad():
+    with contextlib.suppress(Exception):
         made, _ = torch_sources.traceable(job)
         for entry in made.functions:
-            try:
-                entry.module(*entry.args, **entry.kwargs)
-            except Exception as fault:  # noqa: BLE001 - a model may raise anything
-                said = f"{type(fault).__name__}: {fault}"
-                return "" if no_kernel(said) or "memory" in said else said.split("\n")[0]
+            if said := observed.error(entry):
+                return said
     return ""
-
-
-def no_kernel(message: str) -> bool:
-    """True if PyTorch lacks what would run an operation here, which says nothing of the model."""
-    return message.startswith("NotImplementedError") or "not implemented for" in message
 
 
 def trace(
@@ -126,13 +117,19 @@ def trace(
     """`build` for a model at hand. read: those of its functions that are exported already."""
     exported = dict(read)
     with traceable.tracing():
-        entries, drawn, decided = [], [], list[Decided]()
+        entries, drawn, decided = [], list[str](), list[Decided]()
         for entry in traceable.functions:
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
-                entry, made, names = _explicit(entry, job, traceable)
-                exported[entry.name] = made.program
-                drawn += names
+                made = exporting.with_state(
+                    entry,
+                    source=job.source.text,
+                    seeded=job.seeded,
+                    by_inputs=switches.by_inputs(job.source.fields),
+                    stateful=traceable.weights,
+                )
+                entry, exported[entry.name] = made.entry, made.program
+                drawn += made.drawn
                 decided += made.decided
             entries.append(entry)
         doing("asking the compiler about operations that PyTorch can decompose")
@@ -170,7 +167,7 @@ def trace(
         notes=(
             *traceable.notes,
             *_training(traceable, exported),
-            *_explained(entries, drawn),
+            *explicit.notes(entries, drawn),
             *gaps.notes(decomposed),
             *data_dependent.notes(decided),
         ),
@@ -180,46 +177,9 @@ def trace(
     )
 
 
-def _explicit(
-    entry: EntryFunction, job: Job, traceable: Traceable
-) -> tuple[EntryFunction, exporting.Exported, list[str]]:
-    """(the entry with what it changes as outputs, as a program, the names of what it draws from).
-
-    What it draws is an input where the job says `seeded`.
-    """
-    drawn: list[str] = []
-    if job.seeded:
-        entry, drawn = explicit.seeded(entry)
-    by_inputs = switches.by_inputs(job.source.fields)
-    made = exporting.export(entry, by_inputs=by_inputs)
-    if job.seeded:
-        explicit.refuse_left(made.program, job.source.text)
-    if traceable.weights:
-        stateful = explicit.stateful(entry, made.program)
-        if stateful is not entry:
-            # Where that fails, what changes is not compared, and the verdict says so.
-            with contextlib.suppress(Exception):
-                entry, made = stateful, exporting.export(stateful, by_inputs=by_inputs)
-    return entry, made, drawn
-
-
-def _explained(entries: Sequence[EntryFunction], drawn: Sequence[str]) -> list[str]:
-    """Notes on inputs and outputs that the model's own signature does not have."""
-    notes = []
-    if drawn:
-        names = ", ".join(dict.fromkeys(drawn))
-        notes.append(f"{count(len(drawn), 'more input')} for what it draws ({names}): draw0, ...")
-    made = [e.module for e in entries if isinstance(e.module, explicit.Explicit)]
-    if operands := [name for module in made for name in module.drawn_with]:
-        notes.append(f"what it draws with is compared, too: {', '.join(operands)}")
-    if changed := [name for module in made for name in module.changed]:
-        notes.append(f"what the model changes is compared, too: {', '.join(changed)}")
-    return notes
-
-
 def _training(traceable: Traceable, exported: Mapping[str, ExportedProgram]) -> list[str]:
     """Notes on a model in training mode, to be shown before anything runs."""
-    if not any(_trains(e, exported[e.name]) for e in traceable.functions):
+    if not any(observed.trains(e, exported[e.name]) for e in traceable.functions):
         return []
     return [f"{draws.TRAINING} (dropout draws random numbers, batch norms use their inputs' means)"]
 
@@ -404,7 +364,7 @@ def _signature(
         for spec in program.graph_signature.output_specs
         if spec.kind is OutputKind.USER_OUTPUT
     ]
-    extra = entry.module.labels if isinstance(entry.module, explicit.Explicit) else ()
+    extra = entry.labels
     spec = program.call_spec.out_spec
     paths = [*output_paths.paths(spec.children()[0] if extra else spec), *extra]
     outputs = [
@@ -465,24 +425,20 @@ def _example(
     made = Reference(outputs=(), evaluator=f"torch {torch.__version__} eager")
     evaluate = reference.graph(program, *copies)
     made, traced = _precise(made, program, evaluate, files)
-    changed = program.graph_signature.parameters_to_mutate.values()
-    copy = draws.copied(entry.module, changed)
-    given = reference.tensors((args, kwargs))
-    own = reference.eager(draws.copied(entry.module, changed), args, kwargs)
-    replaced = explicit.replaced(entry, args, kwargs, [*given, *own])
-    again = draws.run(copy, copies[0], copies[1], seed=job.seed + 1)
-    incomparable = draws.reasons(
-        program, draws.differing(own, again), training=_trains(entry, program)
-    )
+    if job.observed:
+        seen = observed.load(Path(job.observed))
+    else:
+        seen = observed.observe(entry, program, (args, kwargs), copies, seed=job.seed)
+    incomparable = draws.reasons(program, seen.unstable, training=seen.trains)
     undefined = reference.undefined(program, evaluate)
-    unlike = () if traced is None else reference.unlike(own, traced, made, directory)
+    unlike = () if traced is None else reference.unlike(seen.outputs, traced, made, directory)
     incomparable = [a or b or c for a, b, c in zip_longest(incomparable, undefined, unlike)]
     made = msgspec.structs.replace(
         made,
-        outputs=files.save(own, "out"),
+        outputs=files.save(seen.outputs, "out"),
         incomparable=tuple(why or "" for why in incomparable) if any(incomparable) else (),
         reached=reference.reached(program),
-        unreturned=(*explicit.unreturned(entry, program), *replaced),
+        unreturned=(*seen.unreturned, *seen.replaced),
     )
     return Function(
         name=function.name,
@@ -510,12 +466,6 @@ def _precise(
     except NotEvaluable as fault:
         found = msgspec.structs.replace(made, note=f"no double-precision reference: {fault}")
     return found, traced
-
-
-def _trains(entry: EntryFunction, program: ExportedProgram) -> bool:
-    """True if the entry computes something else because it is in training mode."""
-    drawn = (name for names in draws.sources(program) for name in names)
-    return draws.trains(entry.module) or (entry.module.training and any(map(trained, drawn)))
 
 
 def _without_reference(

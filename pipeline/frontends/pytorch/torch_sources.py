@@ -31,7 +31,7 @@ from iree_pilot.models.weights import checkpoints
 from iree_pilot.pipeline.errors import UsageError, nearest
 from iree_pilot.pipeline.frontends import libraries, outline, switches
 from iree_pilot.pipeline.frontends.job import Job
-from iree_pilot.pipeline.frontends.pytorch import bindings
+from iree_pilot.pipeline.frontends.pytorch import bindings, observed
 from iree_pilot.pipeline.frontends.source import Source, literal, no_module
 from iree_pilot.pipeline.program import torch_tensors
 
@@ -82,7 +82,7 @@ def traceable(job: Job) -> tuple[Traceable, dict[str, ExportedProgram]]:
         checkpoint = checkpoints.read(Path(source.path or ""))
         return load.traceable(checkpoint, source.fields, source.part or "", seed), {}
     if source.kind == "pt2":
-        return _from_pt2(source)
+        return _from_pt2(source, job.observed)
     module = _python_module(source.path, source.module)
     taken = _own_fields(source, getattr(module, source.factory, None))
     made = _from_factory(module, msgspec.structs.replace(source, fields=taken), given)
@@ -104,7 +104,7 @@ def _switched(made: Traceable, source: Source, own: Mapping[str, Any]) -> Tracea
     return made
 
 
-def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
+def _from_pt2(source: Source, seen: str) -> tuple[Traceable, dict[str, ExportedProgram]]:
     from iree_pilot.pipeline.frontends.pytorch import pt2
 
     path = Path(source.path or "")
@@ -116,9 +116,17 @@ def _from_pt2(source: Source) -> tuple[Traceable, dict[str, ExportedProgram]]:
         )
     args, kwargs = program.example_inputs
     module = program.module()
-    entry = EntryFunction(name="main", module=module, args=tuple(args), kwargs=dict(kwargs))
+    known = observed.load(Path(seen)) if seen else None
+    entry = EntryFunction(
+        name="main",
+        module=module,
+        args=tuple(args),
+        kwargs=dict(kwargs),
+        labels=known.labels if known else (),
+    )
     decomposed = program.run_decompositions(current_aot_decompositions())
-    return Traceable(root=module, functions=(entry,)), {"main": decomposed}
+    notes = known.notes if known else ()
+    return Traceable(root=module, functions=(entry,), notes=notes), {"main": decomposed}
 
 
 def with_weights(made: Traceable, weights: tuple[str, ...], source: str) -> Traceable:
