@@ -27,13 +27,29 @@ _SMALLEST = (ONES, 1, 2)
 #: Programs in one module, at most.
 _MOST = 16
 
-#: Aspects of a program that can be simplified, apart from sizes. dynamic: dimensions that are not
-#: static. literals: tensor constants with many numbers. attributes: those that the compiler may
-#: ignore, and duplicate constants. types: floating-point types other than f32. arguments: tensor
-#: constants that are no splats.
+#: Aspects of a program that can be simplified, apart from sizes, each a field of `Proposal`.
 Aspect = Literal["dynamic", "literals", "attributes", "types", "arguments"]
-_TOGETHER: tuple[Aspect, ...] = ("dynamic", "literals", "attributes")
-_LATER: tuple[Aspect, ...] = ("arguments", "types")
+
+
+class _Trial(NamedTuple):
+    """How an aspect is tried: its name in messages, and whether alone after the others.
+
+    settled_by: aspects that leave nothing of it to simplify.
+    """
+
+    name: str
+    later: bool = False
+    settled_by: tuple[Aspect, ...] = ()
+
+
+#: Each aspect once, in the order of messages; of those that come later the last is tried first.
+_TRIALS: dict[Aspect, _Trial] = {
+    "dynamic": _Trial("static shapes"),
+    "literals": _Trial("splat constants"),
+    "attributes": _Trial("fewer attributes"),
+    "types": _Trial("f32", later=True),
+    "arguments": _Trial("constants as arguments", later=True, settled_by=("literals",)),
+}
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +70,10 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A simpler program, described as what to do with the one that was surveyed.
 
     sizes: what takes the place of a size, in types, literals and the constants that speak of it.
-    dynamic: the size of what has none; 0 leaves it. literals: they become splats. attributes:
-    those that may be dropped are. types: floating-point types become f32. arguments: tensor
-    constants that are no splats become arguments.
+    dynamic: the size of what has none; 0 leaves it. literals: tensor constants with many numbers
+    become splats. attributes: those that the compiler may ignore, and duplicate constants, are
+    dropped. types: floating-point types become f32. arguments: tensor constants that are no splats
+    become arguments.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
@@ -122,7 +139,9 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
     """
     search = _Search(program, survey, options)
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > 1]
-    rest: list[_Step] = [aspect for aspect in _TOGETHER if aspect in survey.aspects]
+    rest: list[_Step] = [
+        aspect for aspect, trial in _TRIALS.items() if aspect in survey.aspects and not trial.later
+    ]
     if not search.rounds([*sizes, *rest]):
         search.began = search.best.calls
         _one_by_one(search, sizes, rest, options.units)
@@ -227,8 +246,13 @@ class _Search:
     def later(self, proposal: Proposal | None = None) -> list[Aspect]:
         """The aspects tried last that a proposal (the accepted one) leaves as they are."""
         proposal = proposal or self._kept.proposal
-        done = {"arguments": proposal.arguments or proposal.literals, "types": proposal.types}
-        return [one for one in _LATER if one in self._survey.aspects and not done[one]]
+        return [
+            aspect
+            for aspect, trial in reversed(_TRIALS.items())
+            if trial.later
+            and aspect in self._survey.aspects
+            and not any(getattr(proposal, done) for done in (aspect, *trial.settled_by))
+        ]
 
     def halves(self, steps: Sequence[_Step], asked: bool = False) -> None:
         """Accepts what it can of steps; asked: all of them together were refused already."""
@@ -443,14 +467,12 @@ class _Search:
         chosen = [step for step in steps if isinstance(step, int)]
         sizes = scaled(self._survey.sizes, chosen, unit, products)
         taken = max((sizes[size] for size in chosen), default=0)
-        return Proposal(
-            sizes=_changed(sizes),
-            dynamic=taken + max(unit, 1 - taken) if "dynamic" in steps else 0,
-            literals="literals" in steps,
-            attributes="attributes" in steps,
-            types="types" in steps,
-            arguments="arguments" in steps,
+        made = msgspec.structs.replace(
+            Proposal(sizes=_changed(sizes)), **{one: True for one in steps if isinstance(one, str)}
         )
+        if "dynamic" not in steps:
+            return made
+        return msgspec.structs.replace(made, dynamic=taken + max(unit, 1 - taken))
 
 
 def _changed(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
@@ -460,12 +482,5 @@ def _changed(sizes: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
 
 def _names(proposal: Proposal) -> tuple[str, ...]:
     """Names of a proposal's changes, for messages."""
-    said = {
-        "smaller shapes": proposal.sizes,
-        "static shapes": proposal.dynamic,
-        "splat constants": proposal.literals,
-        "fewer attributes": proposal.attributes,
-        "f32": proposal.types,
-        "constants as arguments": proposal.arguments,
-    }
-    return tuple(name for name, there in said.items() if there)
+    changed = [trial.name for aspect, trial in _TRIALS.items() if getattr(proposal, aspect)]
+    return (*(["smaller shapes"] if proposal.sizes else []), *changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import pytest
@@ -20,6 +20,7 @@ from iree_pilot.repro.ir import edit
 from iree_pilot.repro.ir.bindings import Bindings
 from iree_pilot.repro.ir.editor import Editor
 from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, Verdict
+from iree_pilot.repro.reducer import simplify as simplify_module
 from iree_pilot.repro.reducer.simplify import (
     ANYWHERE,
     UNITS,
@@ -34,7 +35,7 @@ from iree_pilot.repro.reducer.simplify import (
 from iree_pilot.repro.reducer.together import cleared
 
 SIZES = st.lists(st.integers(0, 4096), max_size=8, unique=True).map(lambda s: tuple(sorted(s)))
-ASPECTS: tuple[Aspect, ...] = ("dynamic", "literals", "attributes", "types", "arguments")
+ASPECTS: tuple[Aspect, ...] = get_args(Aspect)
 SURVEYS = st.builds(
     Survey, sizes=SIZES, aspects=st.lists(st.sampled_from(ASPECTS), unique=True).map(tuple)
 )
@@ -124,6 +125,25 @@ def moody(seed: int) -> Callable[[Proposal], bool]:
 
 
 class TestSearch:
+    @pytest.mark.parametrize("tells", [None, "all"])
+    @pytest.mark.parametrize("aspect", ASPECTS)
+    def test_each_aspect_is_tried_alone_and_named(
+        self, aspect: Aspect, tells: Tells | None, tmp_path: Path
+    ) -> None:
+        fake = Fake(lambda p: True, lambda p: True, tmp_path)
+        found = fake.run(Survey(aspects=(aspect,)), 20, tells)
+        assert getattr(fake.made(found), aspect)
+        assert len(found.done) == 1
+
+    @pytest.mark.parametrize("later", [False, True])
+    def test_a_new_aspect_takes_one_row_and_its_field(
+        self, later: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        types = simplify_module._Trial("plain types", later)
+        monkeypatch.setattr(simplify_module, "_TRIALS", {"types": types})
+        found = Fake(lambda p: True, lambda p: True, tmp_path).run(Survey(aspects=("types",)), 20)
+        assert found.done == ("plain types",)
+
     @given(SURVEYS, st.integers(0, 12), st.integers(), st.integers())
     def test_what_it_ends_with_was_answered_same_within_the_budget(
         self, survey: Survey, budget: int, seed: int, other: int
