@@ -124,7 +124,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         """
         arch_flag = next((f for f in self.arch_flags if f in toolchain.flags), None)
         if arch_flag is None or DEVICE_FLAG not in toolchain.flags:
-            wanted = " or ".join(f"--{f}" for f in (*self.arch_flags, DEVICE_FLAG))
+            lacking = self.arch_flags if arch_flag is None else (DEVICE_FLAG,)
+            wanted = " or ".join(f"--{f}" for f in lacking)
             raise EnvironmentFault(
                 f"iree-compile {toolchain.version} cannot compile for {self.name}: "
                 f"its help lists no {wanted}",
@@ -135,6 +136,27 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     def probe(self, arch: str, toolchain: Toolchain, *, host: str = "") -> Probe:
         """The compiler's answer for an architecture; host: see `architectures.probe`."""
         return architectures.probe(toolchain, self.flags(arch, toolchain), host=host)
+
+
+def table(*backends: Backend) -> dict[str, Backend]:
+    """Backends by name. Raises ValueError where flags and devices would not tell them apart.
+
+    That is where two share a name of a field below, or where one has none.
+    """
+    owners: dict[tuple[str, str], Backend] = {}
+    for one in backends:
+        for field in ("name", "hal_backends", "hal_device", "arch_flags", "drivers"):
+            value = getattr(one, field)
+            names = (value,) if isinstance(value, str) else value
+            if not any(names):
+                raise ValueError(f"the target {one.name} has no {field}")
+            for name in names:
+                owner = owners.setdefault((field, name), one)
+                if owner is not one:
+                    raise ValueError(
+                        f"the targets {owner.name} and {one.name} share {field} {name}"
+                    )
+    return {one.name: one for one in backends}
 
 
 class Planner(msgspec.Struct, frozen=True, kw_only=True):

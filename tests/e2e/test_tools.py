@@ -14,6 +14,7 @@ from iree_pilot.pipeline import extras
 from iree_pilot.pipeline.cli import boundary
 from iree_pilot.pipeline.cli.boundary import guarded
 from iree_pilot.pipeline.cli.environment import doctor
+from iree_pilot.pipeline.targets.backends import BACKENDS
 
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"} | {
     "PIP_EXTRA_INDEX_URL": "",
@@ -61,7 +62,7 @@ def test_targets_tell_flags_and_devices() -> None:
     done = pilot("targets", "--json")
     assert done.code == 0
     targets = {t["name"]: t for t in done.document["targets"]}
-    assert set(targets) == {"llvm-cpu", "vulkan", "hip", "cuda", "metal"}
+    assert list(targets) == list(BACKENDS)
     assert targets["llvm-cpu"]["device"]["uri"] == "local-task"
     assert "--iree-rocm-target=gfx942" in targets["hip"]["flags"] or targets["hip"]["device"]
     for target in targets.values():

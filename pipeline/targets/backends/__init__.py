@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from iree_pilot.pipeline.targets.backend import Backend
+from iree_pilot.pipeline.targets.backend import Backend, table
 from iree_pilot.pipeline.targets.backends import cuda, hip, llvm_cpu, metal, vulkan
 
-BACKENDS: dict[str, Backend] = {
-    one.BACKEND.name: one.BACKEND for one in (llvm_cpu, vulkan, hip, cuda, metal)
-}
+BACKENDS: dict[str, Backend] = table(
+    *(module.BACKEND for module in (llvm_cpu, vulkan, hip, cuda, metal))
+)

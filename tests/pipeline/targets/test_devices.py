@@ -9,6 +9,7 @@ from fake import dumps, stub_release, stub_toolchain
 
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.targets import devices, discovery
+from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.targets.devices import DevicesFound
 from iree_pilot.pipeline.toolchain import toolchain
 
@@ -142,15 +143,12 @@ def test_the_processor_needs_no_asking(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_the_installed_runtime_answers_for_each_driver() -> None:
     here = toolchain.installed()
-    for driver, title in (
-        ("vulkan", "Vulkan"),
-        ("hip", "HIP"),
-        ("cuda", "CUDA"),
-        ("metal", "Metal"),
-    ):
+    for backend in BACKENDS.values():
+        driver = backend.drivers[0]
         found = discovery.find(driver, here)
         if found.devices:
-            assert all(d.uri.startswith(f"{driver}://") and d.name for d in found.devices)
+            scheme = driver if backend.on_host else f"{driver}://"
+            assert all(d.uri.startswith(scheme) and d.name for d in found.devices)
         else:
-            assert found.why == f"no {title} device"
+            assert found.why == f"no {backend.title} device"
             assert found.advice

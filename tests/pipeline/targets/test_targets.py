@@ -12,7 +12,7 @@ from fake import dumps, stub_toolchain
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.targets import devices, targets
-from iree_pilot.pipeline.targets.backend import Backend
+from iree_pilot.pipeline.targets.backend import Backend, table
 from iree_pilot.pipeline.targets.targets import Plan, Target
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
@@ -88,13 +88,24 @@ def test_a_target_is_a_backend_and_perhaps_an_architecture() -> None:
 
 
 @pytest.mark.parametrize("backend", targets.BACKENDS.values(), ids=targets.BACKENDS)
-def test_what_is_said_of_a_target_names_targets_and_is_told_apart(backend: Backend) -> None:
+def test_the_neighbours_of_a_target_are_targets(backend: Backend) -> None:
     assert all(targets.parse(spec).backend in targets.BACKENDS for spec in backend.neighbours)
-    for other in targets.BACKENDS.values():
-        if other is not backend:
-            for names in ("hal_backends", "arch_flags", "drivers"):
-                assert not {*getattr(backend, names)} & {*getattr(other, names)}, names
-            assert backend.hal_device != other.hal_device
+
+
+@pytest.mark.parametrize("field", ["name", "hal_backends", "hal_device", "arch_flags", "drivers"])
+def test_a_target_that_flags_or_devices_would_not_tell_apart_is_refused(field: str) -> None:
+    """The second of two would be planned in place of the first."""
+    one, other = list(targets.BACKENDS.values())[:2]
+    with pytest.raises(ValueError, match=f"{one.name} .*share {field} "):
+        table(one, msgspec.structs.replace(other, **{field: getattr(one, field)}))
+
+
+@pytest.mark.parametrize("field", ["hal_backends", "arch_flags", "drivers"])
+def test_a_target_without_a_name_for_its_tools_is_refused(field: str) -> None:
+    """Its compiles would fail as if the release were built without it."""
+    one = next(iter(targets.BACKENDS.values()))
+    with pytest.raises(ValueError, match=f"the target {one.name} has no {field}"):
+        table(msgspec.structs.replace(one, **{field: ()}))
 
 
 def test_targets_between_commas_keep_their_order_and_come_once() -> None:
@@ -112,7 +123,7 @@ def test_targets_between_commas_keep_their_order_and_come_once() -> None:
         ("vulkan:", "names no architecture", "Write vulkan, or vulkan:ARCH."),
         ("vulkan,,hip", "'vulkan,,hip' names no target", "For example: vulkan,hip."),
         ("vulkan,", "'vulkan,' names no target", "For example: vulkan."),
-        (" , ", "no target is named", "Known: llvm-cpu, vulkan, hip, cuda, metal."),
+        (" , ", "no target is named", f"Known: {', '.join(targets.BACKENDS)}."),
     ],
 )
 def test_what_is_no_target_is_refused_with_advice(text: str, message: str, advice: str) -> None:
@@ -493,8 +504,9 @@ def test_a_plan_is_what_json_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("llvm-cpu", "llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"),
-        *("cuda:sm_80", "cuda:rtx4090", "metal", "metal:ios"),
+        *targets.BACKENDS,
+        *("llvm-cpu:generic", "vulkan:rdna3", "hip:gfx942"),
+        *("cuda:sm_80", "cuda:rtx4090", "metal:ios"),
     ],
 )
 def test_the_installed_compiler_takes_the_flags(text: str, tmp_path: Path) -> None:
