@@ -61,10 +61,10 @@ class _Lazy(Group):
 def cli() -> None:
     """Trace a PyTorch model, compile it with IREE phase by phase, run it, compare, explain.
 
-    SOURCE is a model of the zoo (`iree-pilot models`), FILE.py, package.module:factory, a .mlir,
-    .mlirbc, .pt2 or .onnx file, the directory of a Hugging Face checkpoint, or the folder of a
-    reproducer. TARGET is BACKEND[:ARCH],
-    such as llvm-cpu, vulkan or hip:gfx942 (`iree-pilot targets`).
+    SOURCE is a model of the zoo (`iree-pilot models`), one of a library (timm:resnet18), FILE.py,
+    package.module:factory, a .mlir, .mlirbc, .pt2 or .onnx file, the directory of a Hugging Face
+    checkpoint, or the folder of a reproducer. TARGET is BACKEND[:ARCH], such as llvm-cpu, vulkan
+    or hip:gfx942 (`iree-pilot targets`).
 
     Exit codes: 0 all as expected, 1 the program failed, 2 wrong usage, 3 the tool or the
     environment is at fault, 130 interrupted.

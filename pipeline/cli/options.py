@@ -154,13 +154,23 @@ _TRUST = click.option(
 )
 
 
-def common(*, limits: bool = False, release: bool = False) -> Callable[[F], F]:
+def common(
+    *,
+    limits: bool = False,
+    release: bool | str = False,
+    to: str = "Use another compiler release",
+    first: str = "",
+) -> Callable[[F], F]:
     """--json -v -q, as one argument `common`.
 
     limits: --time-limit and --memory-limit too, of commands whose steps take long.
-    release: --release too, of commands that start a compiler or look for one.
+    release: --release too, of commands that start a compiler or look for one; a text is its
+    default in words. to: what it does. first: what comes before the defaults of these options.
     """
-    chosen = (*_OUTPUT, *(_LIMITS if limits else ()), *((_RELEASE,) if release else ()))
+    chosen = [*_OUTPUT, *(_limits(first) if limits else ())]
+    if release:
+        usual = release if isinstance(release, str) else "that of this environment"
+        chosen.append(_release(to, _else(first, usual)))
 
     def decorate(function: F) -> F:
         @functools.wraps(function)  # keeps the options that click has noted on it
@@ -196,29 +206,43 @@ _OUTPUT = (
     click.option("-v", "--verbose", is_flag=True, help="Print more: stacks, every operation."),
     click.option("-q", "--quiet", is_flag=True, help="Print only the outcome."),
 )
-_LIMITS = (
-    click.option(
-        "--time-limit",
-        type=DURATION,
-        default=f"{quantities.DEFAULT_SECONDS / 60:g}min",
-        metavar="TIME",
-        help="Time limit of each step: 90s, 10min.",
-    ),
-    click.option(
-        "--memory-limit",
-        type=MEMORY,
-        show_default="90% of what is available",
-        metavar="SIZE",
-        help="Memory limit of each step: 4GiB.",
-    ),
-)
-_RELEASE = click.option(
-    "--release",
-    metavar="VERSION",
-    show_default="that of this environment",
-    shell_complete=completing.releases,
-    help="Use another compiler release; it is installed on demand.",
-)
+
+
+def _limits(first: str) -> tuple[Callable[[Any], Any], ...]:
+    """--time-limit and --memory-limit."""
+    time = f"{quantities.DEFAULT_SECONDS / 60:g}min"
+    return (
+        click.option(
+            "--time-limit",
+            type=DURATION,
+            default=time,
+            show_default=_else(first, time) if first else True,
+            metavar="TIME",
+            help="Time limit of each step: 90s, 10min.",
+        ),
+        click.option(
+            "--memory-limit",
+            type=MEMORY,
+            show_default=_else(first, "90% of what is available"),
+            metavar="SIZE",
+            help="Memory limit of each step: 4GiB.",
+        ),
+    )
+
+
+def _release(to: str, shown: str) -> Callable[[Any], Any]:
+    """--release."""
+    return click.option(
+        "--release",
+        metavar="VERSION",
+        show_default=shown,
+        shell_complete=completing.releases,
+        help=f"{to}; it is installed on demand.",
+    )
+
+
+def _else(first: str, usual: str) -> str:
+    return f"{first}, else {usual}" if first else usual
 
 
 def _check_places(context: click.Context) -> None:
@@ -411,6 +435,13 @@ def folder_option(what: str, *, default: str | None = None) -> Callable[[F], F]:
         metavar="DIR",
         show_default=default,
         help=f"Directory for {what}; it is created, its parent must exist.",
+    )
+
+
+def budget_option(text: str) -> Callable[[F], F]:
+    """--budget TIME."""
+    return click.option(
+        "--budget", type=DURATION, metavar="TIME", show_default="no limit", help=text
     )
 
 

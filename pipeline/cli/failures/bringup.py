@@ -14,11 +14,11 @@ from iree_pilot.pipeline.cli import several
 from iree_pilot.pipeline.cli.failures.following import Typed
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
-    DURATION,
     TEXT,
     Common,
     Place,
     SourceOptions,
+    budget_option,
     common,
     folder_option,
     source_options,
@@ -56,7 +56,7 @@ _VERDICTS = {
 @source_options
 @targets_option("Bring it up for each")
 @click.option("--device", type=TEXT, metavar="URI", help="Run on this device (iree-pilot targets).")
-@click.option("--budget", type=DURATION, metavar="TIME", help="Time limit for each target.")
+@budget_option("Time limit for each target.")
 @click.option(
     "--deep",
     is_flag=True,

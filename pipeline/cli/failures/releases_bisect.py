@@ -79,7 +79,11 @@ _STYLES = {
     "once for each, the oldest first.",
 )
 @folder_option("the scripts for git bisect", default="releases-SOURCE-TARGET here")
-@common(limits=True, release=True)
+@common(
+    limits=True,
+    release="the newest that fails",
+    to="Find the failure that SOURCE has with this release",
+)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def bisect(
     source_options: SourceOptions,
@@ -281,7 +285,7 @@ def _place(source: str, output: str | None, target: str | None, targets: int) ->
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--toolchain", metavar="PATH", help="A local build.", required=True)
 @trust_option
-@common(release=True)
+@common(release=True, to="Read the program in DIR with this release")
 def ask(directory: Path, toolchain: str, trust: bool, common: Common) -> None:
     """Test one compiler as `releases bisect` does, and print its verdict.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.argument("directory", metavar="REPRODUCER_DIR", type=click.Path(path_type=Path))
 @trust_option
-@common(release=True)
+@common(release="the one that showed the failure, and that of this environment")
 def command(directory: Path, trust: bool, common: Common) -> None:
     """Run a reproducer's programs from a copy in an empty directory, with the stock tools only.
 

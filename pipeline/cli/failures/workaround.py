@@ -12,10 +12,10 @@ from iree_pilot.pipeline.cli import reproducer, several
 from iree_pilot.pipeline.cli.failures.following import source_words
 from iree_pilot.pipeline.cli.group import examples
 from iree_pilot.pipeline.cli.options import (
-    DURATION,
     TEXT,
     Common,
     SourceOptions,
+    budget_option,
     common,
     folder_option,
     source_options,
@@ -62,7 +62,7 @@ _LISTED = 8
 @click.option(
     "--all", "everything", is_flag=True, help="Try every candidate; do not stop at three."
 )
-@click.option("--budget", type=DURATION, metavar="TIME", help="Time limit of the whole search.")
+@budget_option("Time limit of the whole search.")
 @folder_option("rewritten programs", default="workaround-SOURCE-TARGET here")
 @common(limits=True, release=True)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

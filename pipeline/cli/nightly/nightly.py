@@ -102,7 +102,7 @@ command.add_command(nightly_moving.merge)
     show_default="reproducers/ beside the history",
     help="Directory for reproducers.",
 )
-@common(limits=True, release=True)
+@common(limits=True, release=True, first="the configuration's")
 @click.pass_context
 def run(
     ctx: click.Context,

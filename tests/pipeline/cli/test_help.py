@@ -111,3 +111,20 @@ def test_limits_and_the_release_are_offered_where_they_mean_something() -> None:
     assert bounded == compiling | {("reduce",)}
     asked = {("doctor",), ("targets",), ("verify",), ("releases", "ask")}
     assert {words for words, names in options.items() if "release" in names} == compiling | asked
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "default"),
+    [
+        ("nightly run", "--time-limit", "the configuration's, else 10min"),
+        ("nightly run", "--release", "the configuration's, else that of this environment"),
+        ("verify", "--release", "the one that showed the failure, and that of this environment"),
+        ("releases bisect", "--release", "the newest that fails"),
+        ("run", "--release", "that of this environment"),
+        ("bringup", "--budget", "no limit"),
+        ("workaround", "--budget", "no limit"),
+    ],
+)
+def test_a_default_is_what_the_command_takes(words: str, option: str, default: str) -> None:
+    described = " ".join(shown(tuple(words.split())).split()).partition(f" {option} ")[2]
+    assert described.partition("[default: ")[2].startswith(f"({default})]")
