@@ -1,4 +1,4 @@
-"""From a failing case to reproducer folders: isolate, write at each level, verify."""
+"""Bisection of a failing case into reproducer folders: isolate, write at each level, verify."""
 
 from __future__ import annotations
 

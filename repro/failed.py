@@ -1,4 +1,4 @@
-"""From a case or a trace that failed to its bisection: what is asked of, and its state."""
+"""Bisection of a case or a trace that failed: the program to isolate in, and the search's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a program that fails to the smallest part of it that fails in the same way.
+"""Isolation of the smallest part of a program that fails in the same way.
 
 The order of things: confirm the failure, locate the operations that it is about, cut them out,
 and only search where nothing is located; then shrink. Everything that was asked is on disk, so a

@@ -27,7 +27,7 @@ def uses() -> dict[str, set[str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for module in graph.modules:
         for other in graph.find_modules_directly_imported_by(module):
-            counts[_room(module, packages), _room(other, packages)] += 1
+            counts[room_of(module, packages), room_of(other, packages)] += 1
     found: dict[str, set[str]] = defaultdict(set)
     for (here, there), count in counts.items():
         if here != there and count >= _IMPORTS:
@@ -35,7 +35,7 @@ def uses() -> dict[str, set[str]]:
     return found
 
 
-def _room(module: str, packages: set[str]) -> str:
+def room_of(module: str, packages: set[str]) -> str:
     """`pipeline/failures` of `iree_pilot.pipeline.failures.stderr`; the files of a top are one."""
     parts = module.split(".")
     if len(parts) > 1 and parts[1] not in _TOPS:

@@ -1,4 +1,4 @@
-"""From what was isolated to its folder: written at each level, verified, remembered."""
+"""Folder of an isolated failure: written at each level, verified, remembered."""
 
 from __future__ import annotations
 

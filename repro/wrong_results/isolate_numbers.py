@@ -1,4 +1,4 @@
-"""From a program with wrong numbers to the smallest part of it that is wrong given right inputs."""
+"""Isolation of the smallest part of a program whose numbers are wrong given right inputs."""
 
 from __future__ import annotations
 
