@@ -31,8 +31,8 @@ from iree_pilot.repro.reproducer.folder.bundle import Level, LevelName
 _DEBUG = re.compile(r"\s+loc\((?:unknown|\"[^\"]*\":\d+:\d+)\)")
 
 _OF_TORCH = re.compile(r"\btorch\.(?:aten|prims|operator)\b")
-_COMPILES = "the program compiles and fails at run time"
-_WRONG = "the program compiles: wrong numbers show only where the whole of it runs"
+_COMPILES = "compilation succeeds, the failure is at run time"
+_WRONG = "compilation succeeds, the wrong results are those of the whole module"
 _WHOLE = "the program was not reduced"
 #: The writer of PyTorch loads torch and compiles nothing: a compile's limit is not for it.
 _WRITER_SECONDS = 600.0

@@ -14,7 +14,6 @@ from iree_pilot.pipeline.execution.runtime import spelled
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics import noise, pointing
 from iree_pilot.pipeline.numerics.numerics import OutputComparison
-from iree_pilot.pipeline.plural import count
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Call, Tensor
 from iree_pilot.repro.oracles.oracle import NotAProgram
@@ -58,12 +57,9 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences on which of the inputs are 0 or 1, and on inputs of a few elements."""
-        total, values = count(self.elements, "element"), " or ".join(map(str, self.fills))
-        simple = f"All {total} of the inputs are {values}."
-        if self.kept:
-            simple = f"Of the {total} of the inputs all but {self.kept} are {values}."
-        elif self.elements == 1:
-            simple = f"The only element of the inputs is {values}."
+        share = f"{self.elements - self.kept} of" if self.kept else "all"
+        which = f"{share} {self.elements} input elements" if self.elements > 1 else "its one input"
+        simple = f"Reproduces with {which} set to {' or '.join(map(str, self.fills))}."
         return (*((simple,) if self.kept < self.elements else ()), *self.shown)
 
 

@@ -95,10 +95,10 @@ def test_plain_inputs_are_taken_where_they_are_wrong_once_more() -> None:
 @pytest.mark.parametrize(
     ("elements", "kept", "fills", "told"),
     [
-        (12, 0, (0,), ("All 12 elements of the inputs are 0.",)),
-        (12, 0, (0, 1), ("All 12 elements of the inputs are 0 or 1.",)),
-        (12, 2, (1,), ("Of the 12 elements of the inputs all but 2 are 1.",)),
-        (1, 0, (0,), ("The only element of the inputs is 0.",)),
+        (12, 0, (0,), ("Reproduces with all 12 input elements set to 0.",)),
+        (12, 0, (0, 1), ("Reproduces with all 12 input elements set to 0 or 1.",)),
+        (12, 2, (1,), ("Reproduces with 10 of 12 input elements set to 1.",)),
+        (1, 0, (0,), ("Reproduces with its one input set to 0.",)),
         (2, 2, (), ()),
     ],
 )
