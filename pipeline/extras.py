@@ -1,4 +1,4 @@
-"""How an optional extra of iree-pilot is installed here."""
+"""Commands that install an optional extra of iree-pilot here."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _SMALL = 8
 _GENERATED = ("executable-configurations", "executable-targets", "hal")
 #: Calls that shrinking takes for each operation, approximately.
 _PROOF = 2
-#: Calls for simpler shapes where each one that fails alike takes its whole limit.
+#: Calls for simpler shapes where each one with the same failure takes its whole limit.
 _STOPPED_SIMPLER = 2
 
 Groups = tuple[tuple[int, ...], ...]

@@ -65,7 +65,7 @@ class RootCause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def architectures(report: Any) -> list[Architecture]:
-    """What a night's report (`nightly run --json`) says of each case."""
+    """Each case as a night's report (`nightly run --json`) has it."""
     return [_architecture(row) for row in report["rows"]]
 
 
@@ -182,7 +182,7 @@ def _exported(one: Architecture) -> bool:
 
 
 def _collected() -> int:
-    """How many architectures the collection names."""
+    """Number of architectures that the collection names."""
     blocks = tomllib.loads(COLLECTION.read_text())["include"]
     return len({model for block in blocks for model in block["models"]})
 

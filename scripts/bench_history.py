@@ -51,8 +51,8 @@ _MOST_SECONDS = 1.0
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """bytes: of the database. seconds: what generating took. asked: wall time by what was asked:
-    `iree-pilot nightly status`, and what a night asks of its history.
+    """bytes: of the database. seconds: what generating took. asked: wall time of each question:
+    `iree-pilot nightly status`, and a night's own questions to its history.
     """
 
     machine: Machine

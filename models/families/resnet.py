@@ -40,9 +40,7 @@ SPECS = (
                 config="embedding_size",
             ),
             Field(name="image", default=64, help="height and width in pixels", min=32),
-            Field(
-                name="classes", default=10, help="classes told apart", min=2, config="num_labels"
-            ),
+            Field(name="classes", default=10, help="number of classes", min=2, config="num_labels"),
             Field(name="batch", default=1, help="images at once"),
             shared.dtype(),
         ),

@@ -28,9 +28,7 @@ SPECS = (
                 help="height and width of a patch in pixels",
                 config="patch_size",
             ),
-            Field(
-                name="classes", default=10, help="classes told apart", min=2, config="num_labels"
-            ),
+            Field(name="classes", default=10, help="number of classes", min=2, config="num_labels"),
             Field(name="batch", default=1, help="images at once"),
             shared.ATTENTION,
             shared.dtype(),

@@ -121,7 +121,7 @@ def _inputs(model: Any, request: ModelRequest) -> Iterator[dict[str, Any]]:
 
 
 def _prompt(taken: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """What encoders of text would give, and other conditions."""
+    """Outputs of encoders of text, and other conditions."""
     found = {}
     length = int(
         rules.size_of(("max_text_seq_length", "text_len", "num_embeddings"), config) or _PROMPT
@@ -180,7 +180,7 @@ def _prompt(taken: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _places(taken: Any, grid: int, frames: int) -> dict[str, Any]:
-    """Where the tokens of an image, of grid x grid, or of a video lie."""
+    """Positions of the tokens of an image, of grid x grid, or of a video."""
     ids = {"img_ids": grid**2, "txt_ids": _PROMPT}
     found: dict[str, Any] = {
         n: torch.arange(3.0).expand(count, 3).clone() for n, count in ids.items() if n in taken

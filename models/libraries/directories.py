@@ -51,7 +51,7 @@ def read(path: Path) -> Directory | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """What config.json holds; {} where it cannot be read, which `checkpoints.read` reports."""
+    """Content of config.json; {} where it cannot be read, which `checkpoints.read` reports."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads((path / checkpoints.CONFIG).read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""What is asked of a library's model: its name, size, dtype and fields; imports torch."""
+"""Request for a library's model: its name, size, dtype and fields; imports torch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ModelRequest:
         )
 
     def built(self, make: Any) -> nn.Module:
-        """What a factory makes with the user's fields as keyword arguments.
+        """Module that a factory makes with the user's fields as keyword arguments.
 
         Raises UsageError for one that it does not take.
         """

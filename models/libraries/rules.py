@@ -109,7 +109,7 @@ _IGNORED = ("id2label", "label2id", "transformers_version")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How small a configuration is made.
+    """Size of a configuration that is made small.
 
     divisor: widths are divided by it, and heads kept, instead of each being set to one size; 0:
     set. stages: widths in lists are divided too. images: they get smaller. vocabulary: it does.
@@ -372,7 +372,7 @@ def _of_each_kind(lists: Mapping[str, Any], old: int, each: int) -> list[int]:
 
 
 def _clipped(value: Any, count: int, old: int) -> Any:
-    """As many of the last layers as were named, where all of them are counted from the first."""
+    """The last layers, as many as were named, where all of them are counted from the first."""
     last = count if max(value) == old else count - 1
     positive = [i for i in value if i > 0]
     within = iter(range(max(0, last - len(positive) + 1), last + 1))

@@ -177,7 +177,7 @@ def _placeholders(model: nn.Module, config: Any, given: Inputs) -> list[int]:
 
 
 def _features(model: nn.Module, what: str, given: Inputs) -> int:
-    """How many embeddings the model makes of its images or sounds."""
+    """Number of embeddings that the model makes of its images or sounds."""
     for owner in (model, getattr(model, "model", None), getattr(model, "thinker", None)):
         function = getattr(owner, f"get_{what}_features", None)
         if function is None:

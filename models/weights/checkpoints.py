@@ -301,7 +301,7 @@ def indexed(path: Path, name: str = INDEX) -> dict[str, CheckpointTensor]:
 
 
 def _json(path: Path) -> Any:
-    """What a JSON file holds. Raises UsageError where something else lies in its place."""
+    """Content of a JSON file. Raises UsageError where something else lies in its place."""
     content = path.read_bytes()
     substitutes.refuse(path, content[: substitutes.START_BYTES])
     return json.loads(content.decode())

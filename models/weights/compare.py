@@ -205,7 +205,7 @@ def _alike(faults: Iterable[TensorFault]) -> list[TensorFault]:
 
 
 def _of_all(group: Sequence[TensorFault], said: str) -> str:
-    """What a group's line says was expected or found: a dtype, nothing, or tensors of any type."""
+    """A group's expectation or finding in its line: a dtype, nothing, or tensors of any type."""
     if group[0].kind == "dtype":
         return said.rpartition("x")[2]
     return said if said == "nothing" else "tensors"

@@ -85,7 +85,7 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
             error.show()
         return error.exit_code
     except PilotError as error:
-        return _told(arguments, error)
+        return _reported(arguments, error)
     except (KeyboardInterrupt, click.Abort) as end:
         cause = end.__cause__ if isinstance(end, click.Abort) else end
         finished = cause.finished if isinstance(cause, Interrupted) else {}
@@ -102,14 +102,14 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
             where = f" writing {fault.filename}" if fault.filename else ""
             if not where and advice == _SPACE:  # of a stream, such as the standard output
                 advice = _SPACE_OF_STREAM
-            return _told(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
+            return _reported(arguments, EnvironmentFault(f"{what}{where}", advice=advice))
         if fault.errno == errno.ENAMETOOLONG and fault.filename is not None:
             what = f"no file can be called {str(fault.filename)[:40]}...: that is too long"
-            return _told(arguments, UsageError(what, advice="Name a file that is there."))
+            return _reported(arguments, UsageError(what, advice="Name a file that is there."))
         return _unexpected(arguments, fault)
     except MemoryError:
         said = "this takes more memory than there is"
-        return _told(arguments, EnvironmentFault(said, advice="Give less, or close something."))
+        return _reported(arguments, EnvironmentFault(said, advice="Give less, or close something."))
     except Exception as fault:  # noqa: BLE001 - a bug of ours: say so, keep the traceback
         return _unexpected(arguments, fault)
     return 0
@@ -176,7 +176,7 @@ def _unheard() -> int:
     return UNHEARD
 
 
-def _told(arguments: list[str], error: PilotError) -> int:
+def _reported(arguments: list[str], error: PilotError) -> int:
     _json_too(arguments, error.message, error.advice, error.exit_code)
     with contextlib.suppress(OSError):  # the exit code says it, where stderr cannot
         click.echo(plain(f"error: {error.message}"), err=True)
@@ -205,7 +205,7 @@ def _unexpected(arguments: list[str], fault: BaseException) -> int:
         if log
         else f"This is a bug of iree-pilot; please report it:\n{text}",
     )
-    return _told(arguments, error)
+    return _reported(arguments, error)
 
 
 def _log(text: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Inputs that were made up and do not fit: told apart from the program's failure, and replaced.
+"""Made-up inputs that do not fit: recognised, as no failure of the program, and replaced.
 
 Nobody's inputs prove nothing. A run with them that ends in an assertion about the inputs, or in a
 shape that the compiled function checks, says that they do not fit; it is repeated with inputs that

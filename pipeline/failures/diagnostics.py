@@ -1,4 +1,4 @@
-"""From a child's exit status and stderr to a `Failure`, and from a failure to its signature."""
+"""Reads a `Failure` out of a child's exit status and stderr, and gives it its signature."""
 
 from __future__ import annotations
 

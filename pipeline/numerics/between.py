@@ -2,8 +2,8 @@
 
 Agreement proves little, as all targets share most of the compiler, so that a case stays `ran`; but
 of two targets that differ one is wrong. Tolerances are those of `pipeline.numerics.numerics` where
-there is no precise reference, and of f32 at least: the compiler turns f64 into f32 unless it is
-told not to. What a program draws at random may differ, so that a program that draws is not
+there is no precise reference, and of f32 at least: the compiler turns f64 into f32 unless a
+flag forbids it. What a program draws at random may differ, so that a program that draws is not
 compared.
 """
 

@@ -102,8 +102,8 @@ class Pair:
             yield Integers(start, got, own, tuple(others), between, tied)
 
     def pieces(self, *, forgiving: bool = False, excusing: bool = False) -> Iterator[Piece]:
-        """forgiving: what hangs on a choice among equal values counts as right, where it is off by
-        what other choices make. excusing: what is off by what roundings before it make does."""
+        """The output in pieces. forgiving: a difference that other choices among equal
+        values make counts as right. excusing: so does one that earlier roundings make."""
         import numpy as np
 
         for start, got, own in self._read():

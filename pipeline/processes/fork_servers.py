@@ -153,7 +153,7 @@ def asked(
 
 
 def _born(answer: socket.socket, tick: Callable[[], object], seconds: float | None) -> Fork | None:
-    """The fork that is told of; None where the server has died or takes too long to load."""
+    """The fork that the server reports; None where it has died or takes too long to load."""
     import socket
 
     poll = select.poll()

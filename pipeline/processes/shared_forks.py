@@ -34,8 +34,9 @@ _FREE_BEGINNINGS = ("IREE_PILOT_", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def surroundings(env: Mapping[str, str]) -> str:
-    """What has to be alike for a fork of another process to be like a child of this one: the
-    Python, this code, variables that imports may heed, limits, rights, processors, file systems."""
+    """Everything that must be alike for a fork of another process to be like a child of this one:
+    Python, this code, variables that imports may heed, limits, rights, processors, file systems.
+    """
     heeded = {
         name: value
         for name, value in env.items()

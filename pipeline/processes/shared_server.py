@@ -48,7 +48,7 @@ _LONGEST = 2**18
 
 
 def modules(request: dict[str, Any]) -> tuple[str, ...]:
-    """What a command's server has loaded; nothing for a command that it is not known of."""
+    """Modules that a command's server has loaded; none for a command that is not known."""
     if request["modules"]:
         return tuple(request["modules"])
     _, *words = request["argv"]
@@ -117,7 +117,7 @@ def serve(wanted: tuple[str, ...], end: socket.socket) -> dict[str, object]:
 
 
 def _fork() -> int:
-    """As os.fork; the child dies with this process."""
+    """Forks as os.fork does; the child dies with this process."""
     parent, pid = os.getpid(), os.fork()
     if pid == 0:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Contents of parameter archives, from their headers, and lookup of a program's parameters.
 
-The formats are those that IREE's runtime reads, told apart by the file's name as it does:
+The formats are those that IREE's runtime reads, distinguished by the file's name as it does:
 `.safetensors`, `.gguf` and `.irpa`. Only headers are read, however large the archive.
 
 The runtime's ParameterIndex reads `.irpa`. Of the other two it tells no types and no shapes, and

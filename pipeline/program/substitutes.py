@@ -1,4 +1,4 @@
-"""What a download leaves in place of a file: a pointer of Git LFS, or a web page."""
+"""Substitutes that a download leaves in place of a file: a pointer of Git LFS, or a web page."""
 
 from __future__ import annotations
 

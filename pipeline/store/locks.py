@@ -1,9 +1,9 @@
 """Named locks between processes, all on one file; the kernel frees them when their holder ends.
 
 A name is a byte of the file (its offset is the name's hash), locked with Linux's open file
-description locks. So any number of locks costs one descriptor, shared holders can be told from
-exclusive ones, and no lock file is ever left behind or has to be cleaned up. filelock wants a file
-for each name, and an SQLite database for each that is shared.
+description locks. So any number of locks costs one descriptor, shared holders can be
+distinguished from exclusive ones, and no lock file is ever left behind or has to be cleaned up.
+filelock wants a file for each name, and an SQLite database for each that is shared.
 """
 
 from __future__ import annotations

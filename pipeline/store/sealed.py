@@ -4,8 +4,8 @@ The manifest has each file's SHA-256, and its inode, size, mtime and ctime when 
 At each examination files up to 4 MiB are hashed again, so that IR, modules and records are checked
 byte by byte. Hashing gigabytes of weights before each run would cost more than the run: a larger
 file is hashed again only where one of those four differs, or where its last change was too recent
-at the last hash to be told from a later one. The ctime moves with every write, truncation or
-replacement and cannot be set back, so what this leaves out is decay of the disk itself, which a
+at the last hash to be distinguished from a later one. The ctime moves with every write, truncation
+or replacement and cannot be set back, so what this leaves out is decay of the disk itself, which a
 full examination finds.
 """
 

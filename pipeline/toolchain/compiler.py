@@ -312,7 +312,7 @@ def _failed(
             if parsed is not None and parsed.signature == failure.signature:
                 failure = msgspec.structs.replace(failure, phase=order[0])
         if failure.kind == "crash" and not failure.stack:
-            failure, resumed = _told_apart(job, again, failure, context)
+            failure, resumed = _serial_failures(job, again, failure, context)
         if confirm:
             confirmed = resumed is not None and resumed.shows(failure.signature)
         if reader.last_dump is not None:
@@ -351,7 +351,7 @@ def _explained(result: CompileResult, state: Compiling | None) -> CompileResult:
     return msgspec.structs.replace(result, failure=failure)
 
 
-def _told_apart(
+def _serial_failures(
     job: Compile, again: Compile, failure: Failure, context: Context
 ) -> tuple[Failure, Failure | None]:
     """(the failure, that of resuming), both compiled on one thread.

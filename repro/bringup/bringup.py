@@ -167,7 +167,7 @@ class _BringUp:
 
     @property
     def answered(self) -> list[Answered]:
-        """What is applied, with the failures that it answers."""
+        """Steps that are applied, with the failures that they answer."""
         return [
             Answered(
                 candidate=candidate,
@@ -201,7 +201,7 @@ class _BringUp:
             now = before
         else:
             self._open.append(now)
-            self._heard.note(f"\n{result.target}: {_told(now)}")
+            self._heard.note(f"\n{result.target}: {_summary(now)}")
             now.ways = self._ways(now, made, result)
         for combination in now.ways:
             if self._expired():
@@ -241,7 +241,7 @@ class _BringUp:
         )
 
     def _ways(self, now: _Open, made: Applied, result: CaseResult) -> Iterator[Combination]:
-        """What may get past a failure, the most likely and the cheapest first.
+        """Combinations that may get past a failure, the most likely and the cheapest first.
 
         What works with the reproducer, and what only a source takes (switches, fields, where
         its weights are), of which a reproducer knows nothing. What is free of that, and made for
@@ -278,7 +278,7 @@ class _BringUp:
     def _rehearsed(
         self, now: _Open, subject: FailingCase, result: CaseResult, applied_now: Combination
     ) -> Iterator[Combination]:
-        """What gets the reproducer past its failure, the cheapest first.
+        """Combinations that get the reproducer past its failure, the cheapest first.
 
         What is free comes as soon as it is found: the others are looked for only if that is not
         enough for the whole program. A trial has the time that the whole program took, and more.
@@ -385,6 +385,6 @@ def _gone(failure: Failure, result: CaseResult, *, rehearsed: bool) -> bool:
     return failure.signature not in seen or (failure.kind == "mismatch" and rehearsed)
 
 
-def _told(now: _Open) -> str:
+def _summary(now: _Open) -> str:
     names = ", ".join(now.found.op_names) if now.found else now.why
     return f"{now.failure.signature} ({names})"

@@ -55,7 +55,7 @@ class RecipeStep(_Table, frozen=True, kw_only=True):
     inline: bool | None = None
 
     def candidate(self) -> Candidate:
-        """As what is tried for a workaround."""
+        """The step as a candidate for a workaround."""
         return Candidate(
             name=self.name,
             reason=self.reason,
@@ -79,7 +79,7 @@ class Gap(_Table, frozen=True, kw_only=True):
 
 
 class Recipe(_Table, frozen=True, kw_only=True):
-    """What gets a source past its failures. iree: the release of the compiler it was found with."""
+    """Steps that get a source past its failures. iree: release of the compiler that had them."""
 
     source: str
     iree: str
@@ -114,7 +114,7 @@ def step(candidate: Candidate, backend: str, answers: str, operation: str) -> Re
 
 
 def gaps(decomposed: Sequence[Decomposed]) -> tuple[Gap, ...]:
-    """What a program's trace decomposed, as a recipe keeps it."""
+    """Decompositions of a program's trace, as a recipe keeps them."""
     return tuple(Gap(op=d.op, by=d.by, reason=d.reason, price=d.price) for d in decomposed)
 
 

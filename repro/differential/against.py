@@ -1,4 +1,4 @@
-"""From a program and two sides to what differs between them: flow IR, inputs, origins, state."""
+"""Comparison of a program on two sides, prepared: flow IR, inputs, origins, state."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class _Search:
         changes = self._bench.changes(found.since, found.phase)
 
         def wrong(index: int) -> bool | None:
-            self._told(f"pass {changes[index].name or 'none'} of {found.phase}")
+            self._report(f"pass {changes[index].name or 'none'} of {found.phase}")
             tried = self._bench.finish_change(changes[index], found.since, found.path)
             self._note(found.phase, found.path, tried, changes[index].name)
             return self._wrong(tried.verdict)
@@ -184,10 +184,10 @@ class _Search:
         )
 
     def _finish(self, phase: str, path: str) -> Verdict:
-        self._told(f"phase {phase}")
+        self._report(f"phase {phase}")
         return self._note(phase, path, self._bench.finish(phase, path))
 
-    def _told(self, trying: str) -> None:
+    def _report(self, trying: str) -> None:
         self._on_progress(f"{trying}, {count(len(self._asked), 'trial')} before")
 
     def _note(self, phase: str, path: str, tried: VariantTried, pass_name: str = "") -> Verdict:

@@ -124,7 +124,7 @@ class Locator:
         return found
 
     def _dumped(self, dumps: Path) -> tuple[bool, str]:
-        """(True if a compile that dumps the executables fails alike, its output)."""
+        """(True if a compile that dumps the executables has the same failure, its output)."""
         words = [f"--iree-hal-dump-executable-sources-to={dumps}"]
         if self._failure.kind != "diagnostic":  # which names the executable
             words.append(self._phases)

@@ -32,7 +32,7 @@ Aspect = Literal["dynamic", "literals", "attributes", "types", "arguments"]
 
 
 class _Trial(NamedTuple):
-    """How an aspect is tried: its name in messages, and whether alone after the others.
+    """Trial of an aspect: its name in messages, and whether it comes alone, after the others.
 
     settled_by: aspects that leave nothing of it to simplify.
     """
@@ -363,7 +363,7 @@ class _Search:
         return [], refused
 
     def _moves(self, proposal: Proposal, refused: Collection[_Move]) -> list[_Move]:
-        """What can be simpler still, the largest size first, each with its lowest values first.
+        """Simpler values: of the largest size first, the lowest of each first; then later aspects.
 
         That takes for granted that what fails with a size does with larger ones.
         """
@@ -414,7 +414,7 @@ class _Search:
         return {size: size for size in self._survey.sizes} | dict(proposal.sizes)
 
     def _made(self, choices: Sequence[tuple[Proposal, Proposal]]) -> list[_Program | None]:
-        """Of each pair of proposals the first that is a program; None where it is not new."""
+        """Program of the first proposal of each pair that is one; None where it is not new."""
         found: list[_Program | None] = [None] * len(choices)
         open_ = {*range(len(choices))}
         for turn in zip(*choices, strict=True):

@@ -40,7 +40,7 @@ def refuses_right(level: Level, context: Context, run: Run) -> str:
             eager = one.expected.replace("expected", *level.command[2:3] or ["expected"])
             shutil.copyfile(place / eager, place / one.got)
         outcome, _ = run(level.command, context)
-        return "" if outcome.ok else _told(level.command[1], context)
+        return "" if outcome.ok else _complaint(level.command[1], context)
     expected = [word for word in level.command if word.startswith(EXPECTED)]
     given = [
         _given(word.removeprefix(EXPECTED), place, f"control{index}")
@@ -69,7 +69,7 @@ def refuses_right(level: Level, context: Context, run: Run) -> str:
         *(w for w in level.command if w.startswith("--expected_") and not w.endswith("(ignored)")),
     )
     outcome, _ = run(command, context)
-    return "" if outcome.ok else _told(command[0], context)
+    return "" if outcome.ok else _complaint(command[0], context)
 
 
 def _given(expected: str, place: Path, stem: str) -> tuple[str, str] | None:
@@ -89,7 +89,7 @@ def _given(expected: str, place: Path, stem: str) -> tuple[str, str] | None:
     return f"tensor<{kind}>", f"{kind}={typed['rest']}"
 
 
-def _told(tool: str, context: Context) -> str:
+def _complaint(tool: str, context: Context) -> str:
     said = (context.directory / "stdout.txt").read_text(errors="replace").splitlines()
     line = next((line.strip() for line in said if "[FAILED]" in line), "")
     return f"{tool} refuses the expected numbers themselves{f' ({line})' if line else ''}"

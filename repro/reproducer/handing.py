@@ -59,7 +59,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     device: Device | None = None
 
     def discriminator(self, failure: Failure) -> str:
-        """Discriminator of programs that fail alike, if the signature is not specific:
+        """Discriminator of programs with the same signature, if it is not specific:
         of wrong numbers, or without the operation."""
         if is_specific(failure.signature):
             return ""
@@ -123,7 +123,8 @@ def write(
     before: list[Ahead | None] = []
 
     def check_ahead(made: MadeLevels) -> None:
-        """Of what is run, nothing else takes time to make; a whole program has its memory alone."""
+        """Verifies what only compiles while other levels are made; a whole program has the memory
+        alone."""
         if shown.run or isolated.whole:
             return
         some, its = msgspec.structs.replace(report, levels=made.levels), contents.of(made.files)

@@ -32,7 +32,7 @@ class Contents(NamedTuple):
 
 
 def ahead(draft: Path, report: Report, contents: Contents, toolchain: Toolchain) -> Ahead | None:
-    """What running copies shows of the levels that there are, while others are still made."""
+    """Checks of copies of the levels that there are, while others are still made."""
     contents.write(draft, report)
     return verify.ahead(draft, toolchain)
 

@@ -166,7 +166,7 @@ def ahead(directory: Path, toolchain: Toolchain) -> Ahead | None:
 
 
 def _is_delicate(report: Report) -> bool:
-    """Whether a failure takes all memory, or comes with the load of the machine."""
+    """True if a failure takes all memory, or comes with the load of the machine."""
     return report.failure.kind == "out-of-memory" or report.rate < 1
 
 

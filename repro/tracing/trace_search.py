@@ -1,4 +1,4 @@
-"""From a source that does not trace to the folder of the operation or module that is why."""
+"""Isolates the operation or module because of which a source does not trace, into a folder."""
 
 from __future__ import annotations
 

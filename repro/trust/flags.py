@@ -121,7 +121,7 @@ def _of_compile(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _of_kind(name: str, endings: tuple[str, ...]) -> bool:
-    """Whether it is a plain name with one of these endings."""
+    """True if it is a plain name with one of these endings."""
     return PLAIN.fullmatch(name) is not None and name.endswith(endings)
 
 

@@ -37,7 +37,7 @@ Does = Callable[[str, str], str]
 
 
 def refused(text: str, does: Does) -> str:
-    """What a pipeline does besides changing the program; empty if it does nothing else."""
+    """Anything that a pipeline does besides changing the program; empty if it does nothing else."""
     while (group := _INNERMOST.search(text)) is not None:
         before = text[: group.start()].rstrip()
         if before.endswith("="):

@@ -82,7 +82,7 @@ _FILE = re.compile(
 
 
 def refused(content: bytes, *, printed: bool = False) -> str:
-    """What a program holds besides operations; empty if nothing.
+    """Anything that a program holds besides operations; empty if nothing.
 
     printed: passes are run on it, and nothing that comes of it is run.
     """
@@ -110,7 +110,7 @@ def _spelled(content: bytes) -> Iterator[bytes]:
 
 
 def _foreign(text: str, known: frozenset[str]) -> str:
-    """What a program has of a dialect that is not among those known."""
+    """The first thing of an unknown dialect in a program; empty if there is none."""
     before, end, inside = "", 0, False
     for match in _TOKEN.finditer(text):
         before = text[end : match.start()].strip()[-1:] or before
@@ -155,7 +155,7 @@ def _next(match: re.Match[str]) -> str:
 
 
 def _text(token: str) -> str:
-    """What a bare word or a string stands for."""
+    """Text that a bare word or a string stands for."""
     plain = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), token.encode("latin-1"))
     return plain.decode("latin-1").strip('"')
 

@@ -81,7 +81,7 @@ def needed(levels: Sequence[Level], directory: Path) -> set[str]:
 
 
 def only_printed(levels: Sequence[Level], file: str) -> bool:
-    """Whether passes are run on a program, and nothing that comes of it is run.
+    """True if passes are run on a program, and nothing that comes of it is run.
 
     A pass that serializes may link it, to nowhere; what evaluates constants runs parts of it, and a
     pipeline of pipelines may hold that.

@@ -103,7 +103,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
         return file.is_file() and wrong_numbers.only_compares(file.read_text(errors="replace"))
 
     def _stray(self) -> Iterator[str]:
-        """What lies in the folder and is not of report.json: Python may import any of it, as a
+        """Files in the folder that are not of report.json: Python may import any of it, as a
         module, a package or what says where packages are. Links are not followed."""
         known = {REPORT, SCRIPT, *DOCUMENTS, *self.report.files}
         parents = {str(parent) for name in known for parent in PurePosixPath(name).parents}

@@ -38,8 +38,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class MismatchOracle(RunOracle):
     """Compiles and runs a candidate, and compares it with what is right for the same inputs.
 
-    Any wrong number is the same failure, if it is off by `least` or more: another fault, that of
-    the whole program is not due to, may be in the same part. An error that the last bits of the
+    Any wrong number is the same failure, if its error is `least` or more: a smaller one may come
+    of another fault in the same part. An error that the last bits of the
     inputs can explain is none, and where there is no reference in float64 nothing can be said.
     """
 
@@ -135,7 +135,7 @@ class MismatchOracle(RunOracle):
         return self._run(evaluated, module, work)
 
     def enough(self, judged: Judged) -> bool:
-        """True if a call is wrong, and off by enough to be the wanted failure."""
+        """True if a call is wrong, by an error large enough for the wanted failure."""
         comparison = judged.comparison
         if judged.failure is None or comparison is None:
             return False

@@ -51,7 +51,7 @@ class WrongPart(msgspec.Struct, frozen=True, kw_only=True):
 
 def find(graph: Graph, hint: Hint, ask: Ask, *, error: float, shows: bool = True) -> WrongPart:
     """The smallest part that is wrong alone, of those of a few sizes; of one size the first that
-    can be why the whole program is off by `error`.
+    can explain the whole program's max error, `error`.
 
     One hint for each size, from single operations to half of the program; then all of it. Where it
     does not show that the whole is wrong, operations with what they are made of are enough.

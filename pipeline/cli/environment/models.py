@@ -173,11 +173,11 @@ def _check(path: Path, dtype: str | None, common: Common) -> None:
             }
         )
         return
-    for line in _told(checkpoint, plan):
+    for line in _plan_lines(checkpoint, plan):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _told(checkpoint: Checkpoint, plan: Any) -> list[str]:
+def _plan_lines(checkpoint: Checkpoint, plan: Any) -> list[str]:
     shown = ", ".join(f"{name}={value}" for name, value in plan.shown.items())
     held = checkpoint.tensors
     lines = [

@@ -257,7 +257,7 @@ class _Course:
         return () if result.failure else asked.command("run", name, *more)
 
     def _dated(self, one: Obstacle) -> Obstacle:
-        """What was in the way, with the release since which it fails."""
+        """The obstacle, with the release since which it fails."""
         from iree_pilot.pipeline.cli.failures import deep
 
         if not one.verified or one.failure.phase == "trace":

@@ -138,7 +138,7 @@ def command(
                 live.note(f"The zoo makes it in another way, too: {way}")
             raise Failed(1) from None
         live.program(loaded)
-        options = _wish(session, source, source_options, flags, device)
+        options = _search_options(session, source, source_options, flags, device)
         options = msgspec.structs.replace(options, enough=None if everything else 3, seconds=budget)
         for named, plan in plans:
             place = _place(name, output, named, len(plans))
@@ -193,12 +193,12 @@ def of_reproducer(
     )
     planned = session.plan(held.target, device, held.flags)
     loaded = session.program(held.source, chosen, live)
-    options = _wish(session, held.source, chosen, held.flags, device)
+    options = _search_options(session, held.source, chosen, held.flags, device)
     place = several.place("workaround", str(folder))
     return _find(session, loaded, planned, msgspec.structs.replace(options, place=place), live)
 
 
-def _wish(
+def _search_options(
     session: Session, source: str, chosen: SourceOptions, flags: tuple[str, ...], device: str | None
 ) -> SearchOptions:
     from iree_pilot.repro.workarounds import find_workarounds

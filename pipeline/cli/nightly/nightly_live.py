@@ -55,7 +55,7 @@ class NightLive:
         self._brief = self._quiet or common.json
         self._running: dict[str, float] = {}
         self._counts: Counter[str] = Counter()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._seen: set[str] = set()
         self._done = self._total = self._reused = 0
         self.took = took.of_command()
@@ -215,5 +215,5 @@ class NightLive:
         ran = self._done - self._reused
         if ran < 3 or self._done >= self._total:
             return ""
-        each = (now - self._begun) / ran
+        each = (now - self._started) / ran
         return f"about {seconds(each * (self._total - self._done))} left"

@@ -244,7 +244,7 @@ class History(Database):
         *,
         accept: Sequence[str] = (),
     ) -> None:
-        """Ends a night with what is thought of it; a second time replaces what was thought."""
+        """Ends a night with its judgements; a second time replaces them."""
         with self.writing() as database:
             for judgement in judgements:
                 number, _ = self._outcome(database, run, judgement.case)

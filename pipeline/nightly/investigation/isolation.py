@@ -70,7 +70,7 @@ def _isolate(orders: Orders) -> Bisection:
     toolchain = worker.toolchain_of(order)
     options = Options(
         place=Path(orders.place),
-        # Named after the signature: another target that fails alike gets a name of its own.
+        # Named after the signature: another target with the same failure gets a name of its own.
         default=True,
         flags=case.flags,
         seed=case.seed,

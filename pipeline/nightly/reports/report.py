@@ -1,4 +1,4 @@
-"""The report of one night: each case with what was found and what is thought of it."""
+"""The report of one night: each case with its outcome and the judgement of it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def failing_phase(failure: Failure, origin: Origin | None) -> str | None:
 
 def shared(phase: str | None, target: str, elsewhere: Sequence[str]) -> bool:
     """True if a failure in a phase is the same for all targets: the phase comes before anything of
-    one, or before any code of one, and other backends fail alike (`elsewhere`: their targets)."""
+    one, or before any code of one, and other backends show it too (`elsewhere`: their targets)."""
     backend = target.partition(":")[0]
     others = any(other.partition(":")[0] != backend for other in elsewhere)
     return phase in UNTARGETED or (phase in WHOLE_PROGRAM and others)

@@ -134,8 +134,7 @@ def _said(failure: Failure) -> tuple[str, ...]:
 
 
 def _only(failure: Failure) -> tuple[str, ...]:
-    """A failure without a reason is told from those with one by its being alone, or with
-    companions only."""
+    """Texts that may stand beside a failure without a reason; others show one that has a reason."""
     companions = tuple(max(_literals(one.message), key=len, default="") for one in failure.also)
     allowed = tuple(dict.fromkeys(one for one in companions if one))
     if _NO_PASS_MESSAGE.match(failure.message):
