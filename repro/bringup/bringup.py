@@ -369,7 +369,7 @@ def _cost(way: Combination) -> int:
 
 
 def _undecided(wanted: Sequence[Candidate], applied_now: Combination) -> list[Candidate]:
-    """Those of the wanted that decide nothing that what is applied decides."""
+    """Wanted candidates that decide nothing that the applied ones decide."""
     return [one for one in wanted if all(one.goes_with(other) for other in applied_now)]
 
 

@@ -178,7 +178,7 @@ class NightReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counted(self) -> str:
-        """Those counts in words."""
+        """The counts in words."""
         return counted(self.counts)
 
     @property
