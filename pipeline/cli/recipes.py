@@ -40,7 +40,7 @@ class Cooking(msgspec.Struct, frozen=True, kw_only=True):
         chosen = self.chosen
         return Unchanged(
             loaded=loaded,
-            job=session.job(self.source, chosen),
+            job=session.job_with_inputs(self.source, chosen),
             settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
             plan=plan,
             flags=self.flags,

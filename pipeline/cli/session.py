@@ -61,6 +61,14 @@ class Session:
         )
         return api.traced_as(job, leave=chosen.leave, seeded=chosen.seeded)
 
+    def job_with_inputs(self, text: str, chosen: SourceOptions) -> Job:
+        """The tracing job of the source, with the user's inputs as `program` gives them."""
+        from iree_pilot.repro.since_release import question
+
+        job = self.job(text, chosen)
+        seed = job.seed if job.source.kind in ("library", "module") else None
+        return msgspec.structs.replace(job, inputs=question.inputs(chosen.inputs, seed))
+
     def program(
         self,
         text: str,

@@ -10,7 +10,6 @@ compared.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,12 +80,10 @@ class TargetOutputs:
         wrong = next((a for a in found if a.comparison.differs), None)
         failure = None
         if wrong is not None:
-            source = shlex.quote(self._loaded.program.source)
-            again = f"iree-pilot bisect {source} -t {target}"
             message = _difference(wrong.comparison, target, wrong.target)
             if len(self._loaded.program.functions) > 1:
                 message = f"{one.name}: {message}"
-            message += f"; {again} --against {wrong.target} finds the dispatch"
+            message += f"; bisect with -t {target} --against {wrong.target} finds the dispatch"
             failure = diagnostics.mismatch(message, what=DIFFER)
         return msgspec.structs.replace(one, against=tuple(found), failure=failure)
 

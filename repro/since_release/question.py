@@ -227,14 +227,15 @@ def _written(directory: Path, question: Question, change: Change) -> Change:
     return msgspec.structs.replace(change, script=str(file.absolute()))
 
 
-def inputs(words: Sequence[str]) -> tuple[Tensor, ...] | None:
+def inputs(words: Sequence[str], seed: int | None = None) -> tuple[Tensor, ...] | None:
     """Inputs as a job takes them, from what the user gives; None where there are none.
 
-    words: as `examples.from_files` takes them. Their files are kept: the question is asked again
-    later.
+    words, seed: as `examples.from_files` takes them. Their files are kept: the question is asked
+    again later.
     """
     if not words:
         return None
-    kept_in = data_directory() / "releases" / "inputs" / Store.key(str(Path.cwd()), *words)[:16]
+    key = Store.key(str(Path.cwd()), *words, *([] if seed is None else [seed]))
+    kept_in = data_directory() / "releases" / "inputs" / key[:16]
     kept_in.mkdir(parents=True, exist_ok=True)
-    return examples.from_files(tuple(words), kept_in)
+    return examples.from_files(tuple(words), kept_in, seed)

@@ -207,8 +207,13 @@ def _where(failure: Failure) -> tuple[str, ...]:
 
 
 def _command(job: Job) -> tuple[str, ...]:
-    inline = ("--inline-parameters",) if job.inline else ()
-    return ("iree-pilot", "trace", job.source.text, *inline, "-o", "DIR")
+    words = [job.source.text]
+    if job.source.kind in ("file", "module", "library"):  # of the zoo's models these are all fields
+        for key, value in job.source.fields.items():
+            words += ["--set", f"{key}={value}"]
+    words += ["--seed", str(job.seed)] if job.seed else []
+    words += ["--inline-parameters"] if job.inline else []
+    return ("iree-pilot", "trace", *words, "-o", "DIR")
 
 
 def _known(job: Job, failure: Failure, target: str, toolchain: Toolchain) -> Found | None:

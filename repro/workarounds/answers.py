@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ from iree_pilot.pipeline.errors import PilotError
 from iree_pilot.pipeline.execution import runtime
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.program import tensors
+from iree_pilot.pipeline.program.program import ELEMENT_TYPES, Tensor
 from iree_pilot.pipeline.store import outputs
 from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import PRICES, Price
@@ -23,7 +26,7 @@ from iree_pilot.repro.workarounds.rewrites import Unusable
 from iree_pilot.repro.workarounds.table import TABLE
 
 #: Options of a source that say how it is called, not how it is traced.
-_OF_CALL = ("--seed", "--function", "--input")
+_OF_CALL = ("--seed", "--function")
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,8 @@ class WorkaroundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     them. command: `iree-pilot run`, to be pasted; compile: the iree-compile command that it stands
     for. program: the file that was written, where the program is another one. drift: how far the
     outputs of that program's reference are from the original's, relative; None where it is the
-    original's.
+    original's. other_inputs: the command makes up inputs, as the program has several functions:
+    they are not those that were judged.
     """
 
     names: tuple[str, ...]
@@ -62,6 +66,7 @@ class WorkaroundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     drift: float | None = None
     why: str = ""
+    other_inputs: bool = False
 
 
 def confirmed(
@@ -88,7 +93,7 @@ def confirmed(
     compile_command, last = result.command, _last_words(combination, result.target, trials)
     if program:
         compile_command = (compile_command[0], program, *compile_command[2:])
-        source = _rewritten_source(program, loaded, words)
+        source = _rewritten_source(program, loaded, words, place)
     else:
         source = _source(combination, words)
     return WorkaroundAnswer(
@@ -106,6 +111,7 @@ def confirmed(
         comparison=result.comparison,
         drift=rewrites.drift(trials.subject.loaded, loaded) if fields else None,
         why=outcome.why,
+        other_inputs=bool(program) and not _can_be_given(loaded) and not _is_mlir(loaded),
     )
 
 
@@ -129,8 +135,11 @@ def _source(combination: Combination, given: tuple[str, ...]) -> tuple[str, ...]
     return words
 
 
-def _rewritten_source(program: str, loaded: Loaded, given: tuple[str, ...]) -> tuple[str, ...]:
-    """A rewritten program with its weights, and what the user gave that is not for the trace."""
+def _rewritten_source(
+    program: str, loaded: Loaded, given: tuple[str, ...], place: Path | None
+) -> tuple[str, ...]:
+    """A rewritten program with its weights, the inputs that were judged, and what the user gave
+    that is not for the trace: a type alone, or no input, means other values for MLIR."""
     words = [program]
     parameters = loaded.program.parameters
     for scope, archives in parameters.by_scope.items() if parameters else ():
@@ -141,7 +150,43 @@ def _rewritten_source(program: str, loaded: Loaded, given: tuple[str, ...]) -> t
     for option, value in itertools.pairwise(given[1:]):
         if option in _OF_CALL:
             words += [option, value]
+    if _can_be_given(loaded):
+        for word in _inputs(program, loaded, place):
+            words += ["--input", word]
     return tuple(words)
+
+
+def _can_be_given(loaded: Loaded) -> bool:
+    """True if `--input` can name all that the program was called with: it is for one function."""
+    return sum(bool(one.example) for one in loaded.program.functions) <= 1
+
+
+def _is_mlir(loaded: Loaded) -> bool:
+    """True if the source is MLIR: for what is made of that, inputs are made up alike."""
+    return "file" in loaded.program.origin
+
+
+def _inputs(program: str, loaded: Loaded, place: Path | None) -> Iterator[str]:
+    """The inputs that a program was judged with, as `--input` takes them; their files are copied
+    beside it where it was copied to `place`."""
+    example = next((one.example for one in loaded.program.functions if one.example), None)
+    for index, tensor in enumerate(example or ()):
+        file = Path(loaded.directory, tensor.file).resolve()
+        if place is not None and tensor.passed in ("view", "buffer"):
+            outputs.write(copy := Path(program).with_suffix(f".input{index}.bin"), file)
+            file = copy
+        yield _word(tensor, file)
+
+
+def _word(tensor: Tensor, file: Path) -> str:
+    """The value of `--input` for a tensor in a file: a number on its own is written out."""
+    if tensor.passed == "null":
+        return "(null)"
+    if tensor.passed == "scalar":
+        value = tensors.decoded(file.read_bytes(), tensor.dtype)[0]
+        is_float = ELEMENT_TYPES[tensor.dtype].family == "float"
+        return repr(float(value)) if is_float else str(int(value))
+    return f"{'&' if tensor.passed == 'buffer' else ''}{tensor}=@{file}"
 
 
 def _last_words(combination: Combination, target: str, trials: Trials) -> tuple[str, ...]:
@@ -173,12 +218,14 @@ def _name(edits: Combination) -> str:
 
 
 def check_place(place: Path, read: Sequence[Path]) -> None:
-    """Raises UsageError where a rewritten program, or its weights, would take the place of a file
-    that is read, should that rewrite turn out to help."""
+    """Raises UsageError where a rewritten program, its weights or inputs, would take the place of
+    a file that is read, should that rewrite turn out to help."""
     edits = [one for one in TABLE if one.edit]
     names = {_name(some) for count in (1, 2) for some in itertools.permutations(edits, count)}
     for name in sorted(names | {rewrites.FNUZ_WEIGHTS}) if place.is_dir() else ():
-        outputs.check(place / name, read)
+        inputs = place.glob(f"{glob.escape(Path(name).stem)}.input*.bin")
+        for file in (place / name, *inputs):
+            outputs.check(file, read)
 
 
 def cost(result: CaseResult) -> Cost:

@@ -109,7 +109,7 @@ def test_targets_that_differ_fail_with_both_named(tmp_path: Path) -> None:
     for said in (
         "output 0 (y, 4) of vulkan and of llvm-cpu differ: 1 of 4 elements, most at [2]: 4 and 3",
         "it is not known which is right",
-        "iree-pilot bisect a.mlir -t vulkan --against llvm-cpu",
+        "bisect with -t vulkan --against llvm-cpu finds the dispatch",
     ):
         assert said in failure.message
     assert results[1].steps[-1].status == "failed"

@@ -276,7 +276,7 @@ def _each(
         found = isolate(session, settled, case, made.plan, placed, live)
         if found is None and loaded.program.decomposed:
             found = _gap(session, loaded, plan, asked._replace(output=place), live)
-        yield target, found or Bisection(status="passes", why=_passes(source, target, case))
+        yield target, found or Bisection(status="passes", why=_passes(asked, target, case))
 
 
 def _gap(session: Session, loaded: Loaded, plan: Plan, asked: Asked, live: Any) -> Bisection | None:
@@ -308,9 +308,11 @@ def _tell_either(console: Any, result: Bisection | Differential) -> None:
         dispatches.tell(console, result)
 
 
-def _passes(source: str, target: str, case: CaseResult) -> str:
+def _passes(asked: Asked, target: str, case: CaseResult) -> str:
+    from iree_pilot.pipeline.cli.failures import following
     from iree_pilot.pipeline.numerics import numerics
 
+    source = asked.source
     if case.status == "compiled":
         return f"{source} compiles for {target} and is not run here ({case.steps[-1].why})"
     runs = f"{source} compiles and runs for {target}"
@@ -321,8 +323,8 @@ def _passes(source: str, target: str, case: CaseResult) -> str:
     return (
         f"{runs}, and its numbers were {case.why.removeprefix('ran, ')}"
         f"{alone if any(map(numerics.hides, compared)) else ''} "
-        f"(two targets, dispatch by dispatch: iree-pilot bisect {shlex.quote(source)} -t {target} "
-        "--against TARGET)"
+        "(two targets, dispatch by dispatch: iree-pilot bisect "
+        f"{shlex.join(following.source_words(source, asked.chosen))} -t {target} --against TARGET)"
     )
 
 

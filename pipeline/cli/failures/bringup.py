@@ -503,4 +503,5 @@ def _ending(
     if left:
         yield f"next: read {', '.join(dict.fromkeys(left))}"
     if recipe is not None and recipe.step:
-        yield out.command(asked.command("run", targets, "--recipe", str(file)))
+        device = ("--device", asked.device) if asked.device else ()
+        yield out.command(asked.command("run", targets, *device, "--recipe", str(file)))

@@ -101,10 +101,13 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
         return ()
     if left[0].steps[0].status == "failed":
         left = left[:1]
-    more = [word for one in typed.expected for word in ("--expected-output", one)]
-    if typed.device:
-        more += ["--device", typed.device]
-    return typed.command("bisect", ",".join(r.target for r in left), *more)
+    return typed.command("bisect", ",".join(r.target for r in left), *_judged_by(typed))
+
+
+def _judged_by(typed: Typed) -> tuple[str, ...]:
+    """Options that say what was compared, and where it ran."""
+    expected = (word for one in typed.expected for word in ("--expected-output", one))
+    return (*expected, *(("--device", typed.device) if typed.device else ()))
 
 
 def remedying(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
@@ -169,7 +172,9 @@ def judging(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
         for target, found in judged.items()
         if any(one is not None and numerics.hides(one) for one in found)
     ]
-    return typed.command("bisect", ",".join(left)) if left and not typed.resume else ()
+    if not left or typed.resume:
+        return ()
+    return typed.command("bisect", ",".join(left), *_judged_by(typed))
 
 
 def comparing(typed: Typed, results: Sequence[CaseResult]) -> Iterator[tuple[str, ...]]:

@@ -430,10 +430,8 @@ def _question(
     live.program(loaded)
     for warning in plan.warnings:
         live.note(f"  warning: {warning}")
-    job = session.job(source, chosen)
-    given = release_question.inputs(chosen.inputs)
     question = Question(
-        job=msgspec.structs.replace(job, inputs=given),
+        job=session.job_with_inputs(source, chosen),
         target=plan.target,
         flags=flags,
         time_limit=session.limits.seconds,

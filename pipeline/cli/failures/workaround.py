@@ -204,7 +204,7 @@ def _search_options(
     from iree_pilot.repro.workarounds import find_workarounds
 
     return find_workarounds.SearchOptions(
-        job=session.job(source, chosen),
+        job=session.job_with_inputs(source, chosen),
         words=source_words(source, chosen),
         settings=chosen.settings | ({"dtype": chosen.dtype} if chosen.dtype else {}),
         flags=flags,
@@ -369,6 +369,12 @@ def _tell_answer(console: Console, answer: WorkaroundAnswer) -> None:
         )
     if answer.program:
         console.print(f"  the rewritten program: {escape(answer.program)}", soft_wrap=True)
+    if answer.other_inputs:
+        console.print(
+            "  the command makes up inputs: --input is for one function, and this program has "
+            "several",
+            soft_wrap=True,
+        )
     console.print(f"{escape(out.command(answer.command))}\n", soft_wrap=True, no_wrap=True)
 
 

@@ -302,9 +302,11 @@ def _check(request: Request, plans: list[tuple[str, Plan]], toolchain: Toolchain
     kind = sources.parse(text, chosen.settings, chosen.dtype).kind
     if request.resume and kind != "mlir":
         phase = request.resume
+        words = following.source_words(text, chosen)
+        first = ("iree-pilot", "compile", *words, "-t", plans[0][0])
         raise UsageError(
             f"--from {phase}: {text} is not MLIR of that phase",
-            advice=f"First: iree-pilot compile {shlex.quote(text)} --to {phase} -o FILE.mlir",
+            advice=f"First: {shlex.join(first)} --to {phase} -o FILE.mlir",
         )
     if request.output and len(plans) > 1:
         raise UsageError(

@@ -136,9 +136,10 @@ def _workaround(inquiry: Inquiry, scratch: Path) -> Finding:
     settings = case.fields | ({"dtype": case.dtype} if case.dtype else {})
     seed = ("--seed", str(case.seed)) if case.seed else ()
     chosen = (word for key, value in settings.items() for word in ("--set", f"{key}={value}"))
+    traced = (*(f"--no-decompose={op}" for op in case.leave), *["--seeded"] * case.seeded)
     options = workarounds.SearchOptions(
         job=job,
-        words=(case.source, *chosen, *seed),
+        words=(case.source, *chosen, *seed, *traced),
         settings=settings,
         flags=case.flags,
         limits=limits,

@@ -83,6 +83,16 @@ class Bench:
         assert answer.state == ("works" if self.plan.device else "compiles")
 
 
+def judged(loaded: Loaded, program: Path) -> tuple[str, ...]:
+    """`--input` of what a program was judged with, in files beside a rewritten one."""
+    (function,) = loaded.program.functions
+    files = [
+        f"{tensor}=@{program.with_suffix(f'.input{index}.bin')}"
+        for index, tensor in enumerate(function.example or ())
+    ]
+    return tuple(word for file in files for word in ("--input", file))
+
+
 class TestWhatIsKnownToFail:
     def test_attention_on_vulkan_is_written_out(self, tmp_path: Path) -> None:
         bench = Bench(CASES / "attention.py", "vulkan", tmp_path)
@@ -90,7 +100,8 @@ class TestWhatIsKnownToFail:
         bench.assert_can_be_run(answer)
         assert answer.names == ("attention as matmuls and softmax",)
         assert "scaled_dot_product_attention" not in Path(answer.program).read_text()
-        assert answer.command == ("iree-pilot", "run", answer.program, "-t", "vulkan")
+        words = judged(bench.loaded, Path(answer.program))
+        assert answer.command == ("iree-pilot", "run", answer.program, *words, "-t", "vulkan")
         assert answer.compile[1] == answer.program
         pasted = pilot(*answer.command[1:], "--json", cwd=tmp_path)
         assert (pasted.code, pasted.document["cases"][0]["status"]) == (0, "ok"), pasted.err
@@ -113,6 +124,25 @@ class TestWhatIsKnownToFail:
         # What was tried beside it may work too, and be faster.
         assert ("matmuls in f32",) in {answer.names for answer in found.answers}
         assert {answer.state for answer in found.answers} == {"works"}
+
+    def test_the_command_takes_the_inputs_that_were_judged(self, tmp_path: Path) -> None:
+        """A type alone means random values for a model of a module, zeros for its MLIR."""
+        source = f"{written(tmp_path, HALF).stem}:Model"
+        given = ("--input", "16x32xf32", "--input", "32x16xf32")
+        found = pilot(
+            *("workaround", source, *given, "--no-decompose", "-t", "llvm-cpu", "--json"),
+            cwd=tmp_path,
+        )
+        assert found.code == 0, found.err
+        (answer,) = (o for o in found.document["answers"] if o["names"] == ["matmuls in f32"])
+        traced = pilot("trace", source, *given, "--no-decompose", "-o", "seen", cwd=tmp_path)
+        assert traced.code == 0, traced.err
+        files = [word.partition("=@")[2] for word in answer["command"] if "=@" in word]
+        own = sorted((tmp_path / "seen" / "data").glob("main.in*"))
+        assert [Path(tmp_path, f).read_bytes() for f in files] == [f.read_bytes() for f in own]
+        assert any(own[0].read_bytes())
+        pasted = pilot(*answer["command"][1:], "--json", cwd=tmp_path)
+        assert (pasted.code, pasted.document["cases"][0]["status"]) == (0, "ok"), pasted.err
 
     def test_e4m3fn_on_gfx942_becomes_fnuz_which_is_not_run_here(self, tmp_path: Path) -> None:
         bench = Bench(CASES / "f8_matmul.py", "hip:gfx942", tmp_path)

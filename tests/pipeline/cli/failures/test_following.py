@@ -65,6 +65,12 @@ class TestJudging:
         failed = case(failed=failure(), functions=(noisy,))
         assert following.judging(TYPED, [failed]) == ()
 
+    def test_is_judged_by_what_was_typed(self) -> None:
+        typed = msgspec.structs.replace(TYPED, device="vulkan://1", expected=("0.npy",))
+        noisy = function(None, compared("it draws random numbers: aten.rand"))
+        words = shlex.join(following.judging(typed, [case(functions=(noisy,))]))
+        assert words.endswith("-t vulkan --expected-output 0.npy --device vulkan://1")
+
 
 class TestSeeding:
     NOISY = function(None, compared("it draws random numbers: aten.rand, aten.normal_ (x)"))
