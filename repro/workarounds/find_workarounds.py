@@ -44,6 +44,7 @@ from iree_pilot.repro.workarounds.combination_search import (
     Tried,
 )
 from iree_pilot.repro.workarounds.combination_trial import FailingCase, Trials
+from iree_pilot.repro.workarounds.search_progress import CombinationProgress, ProgressCounter
 from iree_pilot.repro.workarounds.table import TABLE
 
 #: Limit of a workaround for a program that hangs, as a share of that program's limit.
@@ -107,15 +108,6 @@ class Workarounds(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class CombinationProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination that was answered: the `count`-th of about `total`."""
-
-    names: tuple[str, ...]
-    outcome: CombinationOutcome
-    count: int
-    total: int
-
-
 def find(
     loaded: Loaded,
     result: CaseResult,
@@ -161,7 +153,8 @@ class _Lookup:
         self._root = data_directory() / "workarounds"
         self._key = _key(subject, toolchain)
         each = effort_of(result, options.limits)
-        self._progress, self._width = _ProgressCounter(on_progress), each.width
+        self._progress, self._width = ProgressCounter(on_progress), each.width
+        self._rehearsing = 0
         self._context = Context(
             toolchain=toolchain, limits=each.limits, directory=self._root / self._key[:16]
         )
@@ -187,7 +180,7 @@ class _Lookup:
             tried=tuple(_attempt(one) for one in tried),
             default=default,
             complete=not self._expired() or bool(answers),
-            compiles=trials.compiles + longer.compiles,
+            compiles=trials.compiles + longer.compiles + self._rehearsing,
             seconds=time.monotonic() - self._started,
             why="" if answers else _gave_up(tried, self._expired()),
         )
@@ -196,11 +189,13 @@ class _Lookup:
         """Outcome of each combination; if none works, those that took too long get more time."""
         options = self._options
         candidates = wanted(self._subject, self._context.toolchain)
-        self._progress.total = len(candidates)
         small = _known(self._subject, self._result, self._context.toolchain, options)
         if small is not None:
             oracle = self._trials(small, self._context.within("reproducer"))
+            self._progress.begin("reproducer", len(with_reproducer(candidates)))
             candidates = rehearsed(candidates, oracle, self._expired)
+            self._rehearsing = oracle.compiles
+        self._progress.begin("program", len(candidates))
         bounds = SearchBounds(
             enough=options.enough,
             patience=PATIENCE if options.enough else None,
@@ -210,7 +205,9 @@ class _Lookup:
         tried = combination_search.search(candidates, trials.ask, ordered, bounds)
         if any(one.outcome.state in ANSWERS for one in tried) or self._expired():
             return tried
-        return _again_slowly(tried, longer)
+        slow = [one for one in tried if one.outcome.state == "unresolved"]
+        self._progress.begin("longer", len(slow))
+        return _again_slowly(tried, slow, longer)
 
     def _confirmed(self, tried: Sequence[Tried], longer: Trials) -> Iterator[WorkaroundAnswer]:
         """Workarounds that work, each confirmed by a second run alone."""
@@ -290,13 +287,17 @@ def reduced(
     return msgspec.structs.replace(subject, loaded=loaded, job=job, settings={}, failure=failure)
 
 
+def with_reproducer(wanted: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that a reproducer can be tried with: it is not traced anew."""
+    return [one for one in wanted if not one.fields and one.inline is None]
+
+
 def rehearsed(
     wanted: Sequence[Candidate], trials: CombinationOracle, expired: Callable[[], bool]
 ) -> list[Candidate]:
     """Candidates, first those that avoid the reproducer's failure, last those that do not."""
-    able = [one for one in wanted if not one.fields and one.inline is None]
     tried = combination_search.search(
-        able,
+        with_reproducer(wanted),
         trials.ask,
         ordered,
         SearchBounds(enough=None, width=trials.width, most_pairs=0, expired=expired),
@@ -318,30 +319,14 @@ def _longer(each: process.Limits, given: process.Limits) -> process.Limits:
     return msgspec.structs.replace(each, seconds=seconds)
 
 
-def _again_slowly(tried: Sequence[Tried], trials: Trials) -> list[Tried]:
+def _again_slowly(tried: Sequence[Tried], slow: Sequence[Tried], trials: Trials) -> list[Tried]:
     """Trials, of which those that took too long are repeated."""
-    slow = [one for one in tried if one.outcome.state == "unresolved"]
     outcomes = trials.ask([one.candidates for one in slow])
     again = [
         msgspec.structs.replace(one, outcome=outcome)
         for one, outcome in zip(slow, outcomes, strict=True)
     ]
     return [one for one in tried if one not in slow] + again
-
-
-class _ProgressCounter:
-    """Counts reported outcomes."""
-
-    def __init__(self, on_progress: Callable[[CombinationProgress], None]) -> None:
-        self._on_progress, self._count, self.total = on_progress, 0, 0
-
-    def add(self, combination: Combination, outcome: CombinationOutcome) -> None:
-        self._count += 1
-        names = tuple(one.name for one in combination)
-        total = max(self.total, self._count)
-        self._on_progress(
-            CombinationProgress(names=names, outcome=outcome, count=self._count, total=total)
-        )
 
 
 class FolderSubject(msgspec.Struct, frozen=True, kw_only=True):

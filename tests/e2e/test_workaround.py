@@ -126,6 +126,10 @@ class TestTwo:
         further = [one for one in found.tried if one.state == "further"]
         assert further[0].names == ("iree-opt-const-eval=false",)
         assert further[0].phase == "hal"
+        lines = desk.workaround().out.splitlines()
+        pairs = lines[lines.index("none works alone: two at a time") + 1 :]
+        assert pairs[0].split()[0] == "[1/24]"
+        assert " + " in pairs[0]
 
 
 class TestNone:

@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     from iree_pilot.pipeline.frontends.load import Loaded
     from iree_pilot.pipeline.targets.targets import Plan
     from iree_pilot.repro.workarounds.answers import Cost, WorkaroundAnswer
-    from iree_pilot.repro.workarounds.find_workarounds import (
-        CombinationProgress,
-        SearchOptions,
-        Workarounds,
-    )
+    from iree_pilot.repro.workarounds.find_workarounds import SearchOptions, Workarounds
+    from iree_pilot.repro.workarounds.search_progress import CombinationProgress
 
 _STYLES = {
     "works": "green",
@@ -45,6 +42,14 @@ _STYLES = {
     "other": "magenta",
 }
 _SAID = {"works": "works", "runs": "runs, not compared", "compiles": "compiles, not run here"}
+#: Lines before the outcomes of a round, and words for it at the bottom of a terminal.
+_ROUNDS = {
+    "reproducer": "first on the reproducer of this failure, for the order to try them in",
+    "program": "now on the whole program",
+    "pairs": "none works alone: two at a time",
+    "longer": "with more time, what took too long",
+}
+_WITH = {"reproducer": " on its reproducer", "pairs": " in pairs", "longer": " with more time"}
 #: Number of candidates that did not work which are listed without -v.
 _LISTED = 8
 
@@ -232,12 +237,14 @@ def _find(
         live.doing("looking for a way around it", "search")
 
     tried: list[dict[str, Any]] = []
+    rounds = ["program"]
 
     def progressed(progress: CombinationProgress) -> None:
         outcome = progress.outcome
         failure = outcome.failure
         tried.append(
             {
+                "round": progress.round,
                 "names": progress.names,
                 "state": outcome.state,
                 "signature": failure.signature if failure else "",
@@ -245,10 +252,14 @@ def _find(
                 "why": outcome.why,
             }
         )
+        if progress.round != rounds[-1]:
+            rounds.append(progress.round)
+            live.note(_ROUNDS[progress.round])
         label = f"[{progress.count}/{progress.total}]"
         live.note(f"  {label:>9} {outcome.state:<12} {' + '.join(progress.names)}")
         live.doing(
             f"looking for a way around it, {progress.count} of {progress.total} candidates tried"
+            f"{_WITH.get(progress.round, '')}"
         )
 
     waiting = "another process is looking for the same; waiting"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from fake.nights import result
@@ -19,6 +20,7 @@ from iree_pilot.repro.workarounds.combination_search import (
     SearchBounds,
     Tried,
 )
+from iree_pilot.repro.workarounds.search_progress import CombinationProgress, ProgressCounter
 from iree_pilot.repro.workarounds.table import TABLE
 
 FIRST = Failure(kind="crash", phase="stream", message="", signature="first")
@@ -246,3 +248,55 @@ class TestRehearsal:
         names = [one.name for one in ordered]
         assert names == ["c3", "c1", "--set k=v", "c0", "c2", "c4"]
         assert sorted(oracle.asked) == [(f"c{i}",) for i in range(5)]
+
+
+class CountedTrials(Oracle):
+    """An oracle whose compiles are counted and whose outcomes are heard of."""
+
+    def __init__(
+        self, answers: dict[tuple[str, ...], CombinationOutcome], progress: ProgressCounter
+    ) -> None:
+        super().__init__(answers)
+        self.compiles, self._progress = 0, progress
+
+    def ask(self, combinations: Sequence[Combination]) -> list[CombinationOutcome]:
+        outcomes = super().ask(combinations)
+        self.compiles += len(combinations)
+        for combination, outcome in zip(combinations, outcomes, strict=True):
+            self._progress.add(combination, outcome)
+        return outcomes
+
+
+def test_each_round_has_its_own_count_and_all_compiles_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the reproducer, on the program, in pairs, and again with more time."""
+    heard: list[CombinationProgress] = []
+    progress = ProgressCounter(heard.append)
+    late = CombinationOutcome(state="unresolved", rank=7)
+    further = CombinationOutcome(state="further", rank=8, failure=SECOND)
+    small = CountedTrials({}, progress)
+    trials = CountedTrials({("c1",): late, ("c0",): further}, progress)
+    longer = CountedTrials({("c1",): WORKS}, progress)
+    lookup = find_workarounds._Lookup.__new__(find_workarounds._Lookup)
+    monkeypatch.setattr(find_workarounds, "wanted", lambda *_: candidates(3))
+    monkeypatch.setattr(find_workarounds, "_known", lambda *_: "its reproducer")
+    lookup.__dict__.update(
+        _subject=None,
+        _result=None,
+        _options=SimpleNamespace(enough=3, seconds=None),
+        _context=SimpleNamespace(toolchain=None, within=lambda name: None),
+        _progress=progress,
+        _width=1,
+        _rehearsing=0,
+        _trials=lambda *_: small,
+    )
+    tried = lookup._tried(trials, longer)  # type: ignore[arg-type]
+    assert [(one.round, one.count, one.total) for one in heard] == [
+        *(("reproducer", n, 3) for n in (1, 2, 3)),
+        *(("program", n, 3) for n in (1, 2, 3)),
+        ("pairs", 1, 24),
+        ("longer", 1, 1),
+    ]
+    assert answers(tried) == [("c1",)]
+    assert lookup._rehearsing == 3
