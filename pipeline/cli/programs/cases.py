@@ -107,7 +107,7 @@ def cases(typed: Request) -> None:
             course.judge()
             live.close()
             if not common.json:
-                _summary(live, course.results)
+                _summary(live, course.results, course.request.source)
             if typed.bisect:
                 course.isolate()
         except KeyboardInterrupt:
@@ -231,7 +231,8 @@ class _Course:
 
     def _tell(self, result: CaseResult, before: Sequence[CaseResult], *, alone: bool) -> None:
         if not self.request.common.json:
-            _tell(self.live, result, self.request.common, before=before, alone=alone)
+            common, subject = self.request.common, _subject(result, self.request.source)
+            _tell(self.live, result, common, before=before, alone=alone, subject=subject)
 
     def isolate(self) -> None:
         """Isolates each target that fails, or that hides wrong numbers."""
@@ -242,7 +243,8 @@ class _Course:
             self.found.append((target, one))
             self.live.close()
             if not self.request.common.json:
-                several.heading(self.live.console, target, len(self.plans))
+                about = self.request.source if self.refused else target
+                several.heading(self.live.console, about, len(self.plans))
                 tell(self.live.console, one)
         self.found = alike.named(self.found)
 
@@ -335,12 +337,25 @@ def _untraced(plan: Plan, session: Session, failed: TraceFailed) -> CaseResult:
     )
 
 
+def _subject(result: CaseResult, source: str) -> str:
+    """What fails: the source where it does not trace, which no target has a part in."""
+    untraced = any(one.name == "trace" and one.status == "failed" for one in result.steps)
+    return source if untraced else result.target
+
+
 def _tell(
-    live: Live, result: CaseResult, common: Common, *, before: Sequence[CaseResult], alone: bool
+    live: Live,
+    result: CaseResult,
+    common: Common,
+    *,
+    before: Sequence[CaseResult],
+    alone: bool,
+    subject: str,
 ) -> None:
     """The outcome of one case, below its phases. before: of other targets, already printed.
 
     alone: it is the only target. With several, a failure's lines are shortened (-v has all).
+    subject: what failed.
     """
     console, quiet, everything = live.console, common.verbosity < 0, common.verbosity > 0
     shortened = bool(result.failure) and not alone and not everything
@@ -371,7 +386,7 @@ def _tell(
         if result.generation:
             _tell_generation(live, result.generation)
     for failure in _failures(result):
-        console.print(f"\n  [bold red]{escape(result.target)} {escape(result.why)}[/bold red]")
+        console.print(f"\n  [bold red]{escape(subject)} {escape(result.why)}[/bold red]")
         lines = out.failure_lines(failure, verbose=everything)
         if shortened:
             lines = without_told(lines, [(o.target, f) for o in before for f in _failures(o)])
@@ -458,8 +473,9 @@ def _picked(token: Token) -> str:
     return f"token {own}" + ("" if own == reference else f" where PyTorch picks {reference}")
 
 
-def _summary(live: Live, results: list[CaseResult]) -> None:
-    """The verdicts side by side; on a narrow terminal their reasons are below.
+def _summary(live: Live, results: list[CaseResult], source: str) -> None:
+    """The verdicts side by side; on a narrow terminal their reasons are below, that of a source
+    that does not trace once.
 
     On a terminal long messages are cut: the details stand above.
     """
@@ -480,10 +496,11 @@ def _summary(live: Live, results: list[CaseResult]) -> None:
         )
     live.console.print()
     live.console.print(table)
-    for result in results if not wide else ():
-        if result.why:
-            why = escape(following.why(result, brief=brief))
-            live.console.print(f"{escape(result.target)}: {why}", soft_wrap=True)
+    reasons = (
+        f"{_subject(one, source)}: {following.why(one, brief=brief)}" for one in results if one.why
+    )
+    for line in dict.fromkeys(reasons) if not wide else ():
+        live.console.print(escape(line), soft_wrap=True)
 
 
 def _measured(result: CaseResult) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from driver import pilot
 from fake import stub_release
+from fake.commands import case
 from rich.console import Console
 
 from iree_pilot.pipeline.case_result import CaseResult, FunctionResult
@@ -37,12 +38,12 @@ def function(name: str, latency: Latency | None) -> FunctionResult:
 
 
 def row(functions: Sequence[FunctionResult], capsys: pytest.CaptureFixture[str]) -> str:
-    case = CaseResult(
+    made = CaseResult(
         target="vulkan", release="3.13.0", device=None, arch=None, status="ran", why="", steps=(),
         functions=tuple(functions),
     )  # fmt: skip
     live = Live(Console(width=200, highlight=False), quiet=False, verbose=False)
-    cases._summary(live, [case])
+    cases._summary(live, [made], "net.py")
     return capsys.readouterr().out
 
 
@@ -58,15 +59,47 @@ def test_a_function_that_was_not_measured_has_its_place_in_the_latency(
 @pytest.mark.parametrize(("tty", "end"), [(False, "(2x5 and 4x4)"), (True, "...")])
 def test_a_reason_is_cut_on_a_terminal_only(tty: bool, end: str) -> None:
     said = "RuntimeError: mat1 and mat2 shapes cannot be multiplied, of linear in net (2x5 and 4x4)"
-    case = CaseResult(
+    made = CaseResult(
         target="llvm-cpu", release="3.13.0", device=None, arch=None, status="failed",
         why="does not trace", steps=(),
         failure=Failure(kind="trace-error", message=said, signature="a/b/c"),
     )  # fmt: skip
     file = io.StringIO()
     console = Screen(file=file, width=200, force_terminal=tty, color_system=None)
-    cases._summary(Live(console, quiet=False, verbose=False), [case])
+    cases._summary(Live(console, quiet=False, verbose=False), [made], "net.py")
     assert file.getvalue().rstrip().endswith(end)
+
+
+def test_why_a_source_does_not_trace_is_said_of_it_and_once() -> None:
+    failed = Failure(kind="trace-error", message="no", signature="a/b/c")
+    results = [case(name, "does not trace", failed, trace="failed") for name in ("hip", "vulkan")]
+    file = io.StringIO()
+    live = Live(
+        Screen(file=file, width=80, force_terminal=True, color_system=None),
+        quiet=False,
+        verbose=False,
+    )
+    cases._summary(live, results, "net.py")
+    lines = file.getvalue().splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [["hip", "failed"], ["vulkan", "failed"]]
+    assert lines[4:] == ["net.py: does not trace: no"]
+
+
+@pytest.mark.real
+def test_a_failure_to_trace_is_headed_with_the_source(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n"
+        "        raise RuntimeError('no')\n\n\ndef model():\n    return Net()\n\n\n"
+        "def inputs():\n    return (torch.ones(2),)\n"
+    )
+    done = pilot("run", "net.py", "-t", "llvm-cpu,vulkan", cwd=tmp_path)
+    assert done.code == 1
+    lines = [line.strip() for line in done.out.splitlines()]
+    assert lines.count("net.py does not trace") == 1
+    assert sum("does not trace" in line for line in lines) == 3  # and the rows of the targets
+    assert [line.split()[1] for line in lines if line.startswith(("llvm", "vulk"))] == [
+        "failed"
+    ] * 2
 
 
 def test_the_latencies_of_many_functions_are_not_all_in_the_table(
