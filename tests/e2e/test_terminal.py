@@ -50,6 +50,15 @@ class TestCompile:
         assert shown.code == 0
         assert [one for one in shown.lines if len(one) > columns and "/" not in one] == []
 
+    def test_goes_on_with_a_path_below_the_text_of_its_line(self, desk: Desk) -> None:
+        shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
+        (path,) = [one for one in shown.lines if one.endswith("/module.vmfb")]
+        assert path.startswith("  /"), "and it is whole"
+
+    def test_shows_the_program_that_targets_share_once(self, desk: Desk) -> None:
+        shown = desk.show("bisect", "a.mlir", "-t", "llvm-cpu,hip:gfx942")
+        assert len([line for line in shown.lines if line.startswith("a.mlir  read ")]) == 1
+
     def test_says_what_it_does_before_anything_else(self, desk: Desk) -> None:
         shown = desk.show("compile", "a.mlir", "-t", "llvm-cpu")
         written = "".join(shown.pieces)
@@ -304,7 +313,8 @@ def test_the_line_at_the_bottom_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lives.time, "monotonic", lambda: started + 75.0)
     noting.live.console.print(doing)
     (line,) = noting.lines
-    assert line.endswith("…  75 s")
+    assert "…" in line
+    assert line.endswith(" is done  75 s")
     assert len(line) <= 40
 
 

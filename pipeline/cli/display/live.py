@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live as Bottom
 from rich.markup import escape
@@ -22,7 +22,7 @@ from iree_pilot.pipeline.cli.display.screen import Screen
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.inspect.executables import Compiling
-from iree_pilot.pipeline.program.program import Function, scopes_text
+from iree_pilot.pipeline.program.program import Function, Program, scopes_text
 from iree_pilot.pipeline.toolchain.phases import Phase
 
 if TYPE_CHECKING:
@@ -83,10 +83,19 @@ class Doing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         clock = f"  {self._clock}"
-        what = Text(self.what)
-        what.truncate(max(10, options.max_width - cell_len(clock) - 3), overflow="ellipsis")
+        what = shortened(self.what, max(10, options.max_width - cell_len(clock) - 3))
         frame = self._spinner.render(console.get_time())
         yield Text.assemble(frame if isinstance(frame, Text) else "", " ", what, (clock, "dim"))
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most so many columns, without its middle: what changes stands at the end."""
+    if cell_len(text) <= width:
+        return text
+    start = width // 3
+    end = width - start - 1
+    head, tail = set_cell_size(text, start), set_cell_size(text[::-1], end)[::-1]
+    return f"{head.rstrip()}\u2026{tail.lstrip()}"
 
 
 def clock_of(spent: float) -> str:
@@ -115,6 +124,7 @@ class Live:
         self._heartbeat = Heartbeat(console, lambda: self._doing.line)
         self._step: Work | None = None
         self._unending = ""
+        self._program: Program | None = None
 
     @classmethod
     def of(cls, console: Screen, common: Common) -> Live:
@@ -188,8 +198,11 @@ class Live:
         self.doing(str(progress))
 
     def program(self, loaded: Loaded) -> None:
-        """The program that all targets share."""
+        """The program that all targets share; nothing where it was the last one shown."""
         program = loaded.program
+        if program == self._program:
+            return
+        self._program = program
         makers = ", ".join(f"{name} {version}" for name, version in program.origin.items())
         verb = "read" if "file" in program.origin else "traced"
         made = f"{verb} in {seconds(loaded.seconds)} ({makers})"

@@ -133,7 +133,7 @@ def _wrapped(line: Text, width: int) -> Iterator[Text]:
         if word.start() > hanging or (hanging and length <= width):
             cuts.append(word.start())
             below = (hanging, min(hanging, margin + _BELOW), min(hanging, margin))
-            indents.append(next((n for n in below if n + length <= width), 0))
+            indents.append(next((n for n in below if n + length <= width), below[-1]))
             at = begin
     for indent, part in zip(indents, line.divide(cuts), strict=True):
         part.rstrip()

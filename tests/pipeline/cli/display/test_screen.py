@@ -54,6 +54,10 @@ class TestLines:
             word = "d" * length
             assert shown(f"    signature  {word}") == ["    signature", f"      {word}"]
 
+    def test_indent_a_path_that_no_line_has_room_for(self) -> None:
+        lines = shown(f"  module.vmfb, 7 kB, with the phases' dumps beside it: {PATH}")
+        assert lines == ["  module.vmfb, 7 kB, with the phases' dumps beside it:", f"  {PATH}"]
+
     def test_leave_a_command_whole(self) -> None:
         argv = ("iree-compile", "program.mlir", "--iree-hal-target-device=vulkan", "-o", "m.vmfb")
         file = io.StringIO()
