@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
+from iree_pilot.pipeline import html_table
 from iree_pilot.pipeline.execution.generation import Generation
 from iree_pilot.pipeline.execution.runtime import Latency
 from iree_pilot.pipeline.failures.diagnostics import Failure
@@ -123,28 +123,19 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         """A table for notebooks: the verdict, and the failure or what each function gave."""
-        rows = [("target", self.target), ("release", self.release), ("verdict", self.status)]
-        if self.why:
-            rows.append(("why", self.why))
-        if self.failure is not None:
-            failure = self.failure
-            where = [("phase", failure.phase), ("operation", failure.op), ("at", failure.location)]
-            rows += [(name, value) for name, value in where if value]
-            rows.append(("message", failure.message))
+        rows: list[tuple[str, str | None]] = [
+            ("target", self.target),
+            ("release", self.release),
+            ("verdict", self.status),
+        ]
+        rows += [("why", self.why), *(html_table.of_failure(self.failure) if self.failure else ())]
         for one in self.functions:
             for output in one.comparison.outputs if one.comparison else ():
-                error = f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e})"
-                rows.append(
-                    (f"{one.name}, {output.name}", f"{output.verdict}: {output.why or error}")
-                )
+                rows.append((f"{one.name}, {output.name}", output.summary))
             if one.latency is not None:
                 latency = f"{one.latency.median_seconds * 1e3:.3g} ms"
                 rows.append((f"{one.name}, latency", latency))
-        cells = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in rows
-        )
-        return f"<table>{cells}</table>"
+        return html_table.table(rows)
 
 
 def tells(status: str, step: str | None) -> bool:

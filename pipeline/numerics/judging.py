@@ -81,6 +81,12 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
         return self.path or self.name
 
     @property
+    def summary(self) -> str:
+        """The verdict and its reason, or else the error, on one line."""
+        error = f"relative L2 {self.rel_l2:.2e} (tolerance {self.tolerance:.1e})"
+        return f"{self.verdict}: {self.why or error}"
+
+    @property
     def ok(self) -> bool:
         return self.verdict == "ok"
 

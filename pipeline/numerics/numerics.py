@@ -32,6 +32,7 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline import html_table
 from iree_pilot.pipeline.failures.diagnostics import Failure, mismatch
 from iree_pilot.pipeline.numerics import blind, noise
 from iree_pilot.pipeline.numerics.judging import OutputComparison as OutputComparison
@@ -69,6 +70,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def differs(self) -> bool:
         return self.verdict == "mismatch"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the verdict, and that of each output."""
+        outputs = ((one.label, one.summary) for one in self.outputs)
+        return html_table.table([("verdict", self.verdict), ("why", self.why), *outputs])
 
 
 def compare(

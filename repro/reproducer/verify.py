@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from iree_pilot.pipeline import html_table
 from iree_pilot.pipeline.errors import EnvironmentFault, PilotError, UsageError
 from iree_pilot.pipeline.failures import diagnostics
 from iree_pilot.pipeline.failures.diagnostics import SERIAL, Failure
@@ -80,6 +81,25 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     changed: dict[str, str] = {}
     unavailable: str = ""
     claimed: str = ""
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the verdict, and that of each level."""
+        rows = [("release", self.release), ("verdict", _said(self.same, self.why))]
+        for one in self.levels:
+            said = _said(one.same, one.why) if one.ran else f"not run: {one.why}"
+            rows.append((f"level {one.level.name}", said))
+        script = "" if self.script is None else f"exit status {self.script}"
+        rows += [("run.sh", self.script_why or script), ("not asked", self.unavailable)]
+        rows += [(name, f"changed: {how}") for name, how in self.changed.items()]
+        claimed = f"expected numbers, as {self.claimed}" if self.claimed else ""
+        rows.append(("not checked", claimed))
+        if (now := self.current) is not None:
+            rows.append((f"with {now.release}", _said(now.same, now.why)))
+        return html_table.table(rows)
+
+
+def _said(same: bool, why: str) -> str:
+    return f"{'same' if same else 'not the same'}{f': {why}' if why else ''}"
 
 
 class Ahead(msgspec.Struct, frozen=True, kw_only=True):

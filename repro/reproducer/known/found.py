@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from iree_pilot.pipeline import html_table
 from iree_pilot.pipeline.failures.diagnostics import Failure
+from iree_pilot.pipeline.plural import count
 from iree_pilot.repro.attribution.origin import Origin
 from iree_pilot.repro.reproducer.folder import bundle, issue
 from iree_pilot.repro.reproducer.folder.bundle import LevelName, Report
@@ -98,6 +100,24 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     seen: tuple[Failure, ...] = ()
     unblocked: bool | None = None
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the verdict, and each failure with what it was reduced to."""
+        rows: list[tuple[str, str | None]] = [("verdict", self.status), ("why", self.why)]
+        for one in self.failures:
+            rows += [("failure", one.failure.signature), *html_table.of_failure(one.failure)]
+            made = one.reproducer
+            if made is None or made.whole:
+                rows.append(("not isolated", one.why))
+            if made is not None:
+                minimal = "minimal" if made.minimal else "not proved minimal"
+                rows += [
+                    ("reduced to", f"{count(made.ops, 'operation')}: {', '.join(made.op_names)}"),
+                    ("state", f"{minimal}, {'verified' if made.verified else 'NOT verified'}"),
+                    ("levels", ", ".join(made.levels) or "none"),
+                    ("folder", made.path),
+                ]
+        return html_table.table(rows)
 
 
 def reproduced(place: Path, report: Report) -> Reproducer:
