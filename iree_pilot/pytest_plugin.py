@@ -191,11 +191,13 @@ class Checker:
         options: dict[str, Any],
     ) -> Iterator[tuple[str, str]]:
         from iree_pilot.pipeline import case_result
-        from iree_pilot.pipeline.failure_lines import failure_lines, without_told
+        from iree_pilot.pipeline.failure_lines import failure_lines, without_repeated
 
         assert result.failure is not None
         lines = failure_lines(result.failure, verbose=self._verbose)
-        yield from without_told(lines, [(one.target, one.failure) for one in before if one.failure])
+        yield from without_repeated(
+            lines, [(one.target, one.failure) for one in before if one.failure]
+        )
         compared = result.comparison
         if compared is not None and compared.differs and compared.max_abs:
             relative = f"relative L2 {compared.rel_l2:.2e}, tolerance {compared.tolerance:.1e}"

@@ -44,7 +44,7 @@ def failure_lines(
     return lines
 
 
-def without_told(
+def without_repeated(
     lines: list[tuple[str, str]], before: Iterable[tuple[str, Failure]]
 ) -> list[tuple[str, str]]:
     """The lines of a failure without what those of an earlier target say as well.
@@ -52,13 +52,13 @@ def without_told(
     before: (target, failure) of what was printed.
     """
     for target, failure in before:
-        left, labels = told_before(lines, failure_lines(failure, verbose=False))
+        left, labels = shown_before(lines, failure_lines(failure, verbose=False))
         if _LONG.intersection(labels):
             return [*left, ("as for", f"{target}: {', '.join(labels)}")]
     return lines
 
 
-def told_before(lines: Lines, before: Lines) -> tuple[list[tuple[str, str]], list[str]]:
+def shown_before(lines: Lines, before: Lines) -> tuple[list[tuple[str, str]], list[str]]:
     """(the lines of a failure that are not among those of another, the labels of the others)."""
     known = [*_facts(before)]
     left, labels = list[tuple[str, str]](), list[str]()

@@ -495,7 +495,7 @@ class TestWrong:
         past = team("expect", "--accept", "--reason", "r", "--expires", "2020-01-31")
         assert (past.code, "--expires 2020-01-31 is past" in past.err) == (2, True)
 
-    def test_a_report_that_cannot_be_written_is_told_before(self, team: Team) -> None:
+    def test_a_report_that_cannot_be_written_is_shown_before(self, team: Team) -> None:
         team.models("good")
         refused = team("run", "--markdown", "no/such/report.md")
         assert (refused.code, "no/such" in refused.err) == (2, True)

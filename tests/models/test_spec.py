@@ -142,7 +142,7 @@ class TestRefusals:
             ("bert", {"length": "1", "dynamic": "true"}, "length 2 or more"),
         ],
     )
-    def test_values_that_do_not_go_together_are_told_before_tracing(
+    def test_values_that_do_not_go_together_are_shown_before_tracing(
         self, text: str, settings: dict[str, str], reason: str
     ) -> None:
         assert reason in refusal(text, **settings).message

@@ -38,7 +38,7 @@ from iree_pilot.pipeline.cli.session import Session
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.execution import generation
 from iree_pilot.pipeline.execution.generation import Generation, Token, Wanted
-from iree_pilot.pipeline.failure_lines import without_told
+from iree_pilot.pipeline.failure_lines import without_repeated
 from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends import source as sources
 from iree_pilot.pipeline.frontends.load import Loaded, TraceFailed, made_of
@@ -389,7 +389,7 @@ def _tell(
         console.print(f"\n  [bold red]{escape(subject)} {escape(result.why)}[/bold red]")
         lines = out.failure_lines(failure, verbose=everything)
         if shortened:
-            lines = without_told(lines, [(o.target, f) for o in before for f in _failures(o)])
+            lines = without_repeated(lines, [(o.target, f) for o in before for f in _failures(o)])
         out.print_pairs(console, lines, indent="    ")
     if result.advice:
         console.print(f"    {escape(result.advice)}", soft_wrap=True)

@@ -197,7 +197,7 @@ def test_the_users_device_decides_the_architecture(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_named_architecture_that_does_not_fit_is_told_before_the_run(tmp_path: Path) -> None:
+def test_a_named_architecture_that_does_not_fit_is_shown_before_the_run(tmp_path: Path) -> None:
     made = plan("vulkan:ampere", tools(tmp_path, vulkan=dumps.llvmpipe()))
     assert made.target.arch == "ampere"
     assert made.device is not None
