@@ -65,7 +65,7 @@ def bisect(
         if not options.default:
             before = placed(before, options.folder(failure), _identity(subject, failure))
         return Bisection(status="isolated", failures=(before,))
-    search = _Search(context, options, listeners)
+    search = _Isolations(context, options, listeners)
     with fork_servers.serving():
         if levels.has_torch(subject.mlir):
             fork_servers.start(TORCH)  # while it is searched for: what is found is written for it
@@ -75,7 +75,7 @@ def bisect(
         return search.done(None)
 
 
-class _Search:
+class _Isolations:
     """Isolations one after the other, and what came of them."""
 
     def __init__(self, context: Context, options: Options, listeners: Listeners) -> None:

@@ -51,7 +51,7 @@ def read_reports(
     arguments, program_text: the compiler's arguments and what it compiled, for source lines that
     it did not quote.
     """
-    lines = _Lines(arguments, program_text)
+    lines = _ReportLines(arguments, program_text)
     reports: list[CompilerReport] = []
     group: list[Diagnostic] = []
     for error in errors:
@@ -63,7 +63,7 @@ def read_reports(
     return tuple(reports)
 
 
-class _Lines:
+class _ReportLines:
     """The program's lines by location."""
 
     def __init__(self, arguments: Sequence[str], text: str | None) -> None:
@@ -79,7 +79,9 @@ class _Lines:
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
 
 
-def _group(group: Sequence[Diagnostic], lines: _Lines, *, closed: bool) -> Iterator[CompilerReport]:
+def _group(
+    group: Sequence[Diagnostic], lines: _ReportLines, *, closed: bool
+) -> Iterator[CompilerReport]:
     """The reports of one unit of work: its errors but those that only say that it failed."""
     context = [e for e in group if _CONSEQUENCE.match(e.text) or _PIPELINE.match(e.text)]
     reasons = [e for e in group if e not in context] or context[-1:]

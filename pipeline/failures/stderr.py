@@ -65,14 +65,14 @@ class Stderr(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(d for d in self.diagnostics if d.severity == "error")
 
 
-class _Open:
+class _OpenDiagnostic:
     """A diagnostic whose lines are still being read."""
 
     def __init__(self, severity: str, text: str, location: str | None, in_flight: bool) -> None:
         self.severity, self.text, self.location = severity, text, location
         self.in_flight = in_flight
         self.lines: list[str] = []
-        self.notes: list[_Open] = []
+        self.notes: list[_OpenDiagnostic] = []
 
     def close(self) -> Diagnostic:
         source = ""
@@ -92,8 +92,8 @@ class _Open:
 
 def read(text: str) -> Stderr:
     """Takes a stderr text apart."""
-    top: list[_Open] = []
-    current: _Open | None = None
+    top: list[_OpenDiagnostic] = []
+    current: _OpenDiagnostic | None = None
     other: list[str] = []
     fatal = ""
     for line in text.split("\n"):
@@ -128,7 +128,7 @@ def operation_in(line: str) -> str | None:
     return name
 
 
-def _opened(match: re.Match[str]) -> _Open:
+def _opened(match: re.Match[str]) -> _OpenDiagnostic:
     groups = match.groupdict()
     text, location = groups["text"], None
     if groups.get("file") and groups["file"] != "<unknown>" and groups["line"] != "0":
@@ -139,10 +139,10 @@ def _opened(match: re.Match[str]) -> _Open:
         inner, text = located["loc"], located["text"]
     if inner is not None and (place_match := _FILE_LOCATION.search(inner)):
         location = ":".join(place_match.group("file", "line", "column"))
-    return _Open(groups["severity"], text, location, match.re is _IN_FLIGHT)
+    return _OpenDiagnostic(groups["severity"], text, location, match.re is _IN_FLIGHT)
 
 
-def _ends(current: _Open, line: str) -> bool:
+def _ends(current: _OpenDiagnostic, line: str) -> bool:
     """True if `line` is not part of the open diagnostic, which ended with its quoted source."""
     closed = bool(current.lines) and not current.lines[-1].strip(" ^~\t")
     closed = closed and bool(current.lines[-1].strip())

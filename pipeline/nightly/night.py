@@ -98,7 +98,7 @@ class Night:
             revision=revision,
         )
         self._run = run
-        course = _Course(self._history, run, self._watcher)
+        course = _RunningNight(self._history, run, self._watcher)
         missing = [case for name, case in self._cases.items() if name not in course.outcomes]
         self._watcher.night_started(run, missing, len(course.outcomes))
         if self._scheduler.here and not self._options.fresh:
@@ -125,7 +125,7 @@ class Night:
         was started."""
         return report.of(self._history, self._history.run(self._run.id)) if self._run else None
 
-    def _reuse(self, cases: Sequence[Case], course: _Course) -> None:
+    def _reuse(self, cases: Sequence[Case], course: _RunningNight) -> None:
         """Takes what would come out the same from an earlier night, unless it is to be measured.
 
         Where that is not known yet, because a program is not traced or the case's device is
@@ -137,7 +137,7 @@ class Night:
             if before := self._history.reusable(key) if key else None:
                 course.reuse(case.name, before)
 
-    def _do(self, cases: Sequence[Case], course: _Course, *, again: bool = False) -> None:
+    def _do(self, cases: Sequence[Case], course: _RunningNight, *, again: bool = False) -> None:
         """Runs cases; `again`: for another outcome of the same night."""
         if not cases:
             return
@@ -160,7 +160,7 @@ class Night:
         traced = [case.program for case in here if self._options.keys.program(case) is not None]
         self._scheduler.run(jobs(orders, usual, traced), course.again() if again else course)
 
-    def _doubted(self, course: _Course) -> list[Case]:
+    def _doubted(self, course: _RunningNight) -> list[Case]:
         """Cases to run again: new failures, which may be flaky; an error of the source is not."""
         wanted = 1 + self._config.schedule.reruns
         judged = {judgement.case: judgement for judgement in self._judge(course)}
@@ -173,7 +173,7 @@ class Night:
             and len(tried(course.outcomes[name])) < max(wanted, case.repeats)
         ]
 
-    def _judge(self, course: _Course) -> list[Judgement]:
+    def _judge(self, course: _RunningNight) -> list[Judgement]:
         past = self._history.past(self._cases, before=course.run.id)
         judged = [
             opinion.judge(
@@ -184,7 +184,7 @@ class Night:
         return with_boundaries(judged, boundaries(self._cases.values(), course.outcomes))
 
     def _outdated(
-        self, course: _Course, judgements: Sequence[Judgement], accept: str
+        self, course: _RunningNight, judgements: Sequence[Judgement], accept: str
     ) -> Iterable[str]:
         """Sentences on expectations that have not held for some nights."""
         past = self._history.past(self._cases, before=course.run.id)
@@ -211,7 +211,7 @@ class Night:
             )
 
 
-class _Course:
+class _RunningNight:
     """State of a night so far; a watcher of the scheduler that records what it receives."""
 
     def __init__(self, history: History, run: NightRun, watcher: NightWatcher) -> None:
@@ -221,7 +221,7 @@ class _Course:
         self._watcher = watcher
         self._again = False
 
-    def again(self) -> _Course:
+    def again(self) -> _RunningNight:
         """From now on an outcome is added to the one that is there already."""
         self._again = True
         return self

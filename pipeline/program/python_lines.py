@@ -18,7 +18,7 @@ _RESOURCES = "{-#"
 _INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python")
 
 
-class _Lines(msgspec.Struct, frozen=True, kw_only=True):
+class _PythonLines(msgspec.Struct, frozen=True, kw_only=True):
     """lines: of the program, each with the number of its file in `files` and the line there."""
 
     files: tuple[str, ...]
@@ -45,7 +45,7 @@ def keep(directory: Path, program: str, located: str) -> None:
         if frames:
             file, at = next((f for f in frames if not _is_installed(f[0])), frames[0])
             lines[number] = (files.setdefault(file, len(files)), at)
-    found = _Lines(files=tuple(files), lines=lines)
+    found = _PythonLines(files=tuple(files), lines=lines)
     (directory / _NAME).write_bytes(msgspec.json.encode(found))
 
 
@@ -57,7 +57,7 @@ def of(location: str | None) -> str:
         return ""
     try:
         held = (Path(match[1]).parent / _NAME).read_bytes()
-        found = msgspec.json.decode(held, type=_Lines)
+        found = msgspec.json.decode(held, type=_PythonLines)
         file, line = found.lines[int(match[2])]
         return f"{found.files[file]}:{line}"
     except (OSError, KeyError, IndexError, msgspec.DecodeError):

@@ -18,11 +18,11 @@ _PACKAGE = "iree.compiler.dialects."
 
 def complete() -> None:
     """Gives a module to each dialect that has none; the second call does nothing."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+    if not any(isinstance(finder, _DialectFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_DialectFinder())
 
 
-class _Finder(MetaPathFinder):
+class _DialectFinder(MetaPathFinder):
     """Last finder: called if no other one finds a module."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:

@@ -123,7 +123,7 @@ def bring_up(
     return search.outcome(), tuple(search.answered)
 
 
-class _Open:
+class _OpenFailure:
     """A failure that is being got past: what is left to try of what may."""
 
     def __init__(self, failure: Failure, found: Reproducer | None, why: str) -> None:
@@ -163,7 +163,7 @@ class _BringUp:
         self._started = time.monotonic()
         self._root = data_directory() / "bringup" / _state(subject, context)
         self._compiles = 0
-        self._open: list[_Open] = []
+        self._open: list[_OpenFailure] = []
 
     @property
     def answered(self) -> list[Answered]:
@@ -195,7 +195,7 @@ class _BringUp:
         assert result.failure is not None
         bisection = self._isolated(made, result)
         found = next((f for f in bisection.failures if f.reproducer), None)
-        now = _Open(result.failure, *_reduced(bisection, found))
+        now = _OpenFailure(result.failure, *_reduced(bisection, found))
         before = next((one for one in self._open if one.taken and one.key == now.key), None)
         if before is not None:  # what was taken has not got the whole program past it
             now = before
@@ -240,7 +240,7 @@ class _BringUp:
             made.loaded, result, made.plan, self._context, options, self._heard.listeners
         )
 
-    def _ways(self, now: _Open, made: Applied, result: CaseResult) -> Iterator[Combination]:
+    def _ways(self, now: _OpenFailure, made: Applied, result: CaseResult) -> Iterator[Combination]:
         """Combinations that may get past a failure, the most likely and the cheapest first.
 
         What works with the reproducer, and what only a source takes (switches, fields, where
@@ -276,7 +276,7 @@ class _BringUp:
             yield from ((one,) for one in at_source[:_WAYS])
 
     def _rehearsed(
-        self, now: _Open, subject: FailingCase, result: CaseResult, applied_now: Combination
+        self, now: _OpenFailure, subject: FailingCase, result: CaseResult, applied_now: Combination
     ) -> Iterator[Combination]:
         """Combinations that get the reproducer past its failure, the cheapest first.
 
@@ -332,7 +332,9 @@ class _BringUp:
             signatures = {one.failure.signature for one in remaining}
             for found in self._isolated(made, result, everything=True).failures:
                 if found.failure.signature not in signatures:
-                    remaining.append(_Open(found.failure, found.reproducer, found.why).obstacle())
+                    remaining.append(
+                        _OpenFailure(found.failure, found.reproducer, found.why).obstacle()
+                    )
         changed = any(one.candidate.fields for one in self.answered)
         return BroughtUp(
             status=status,
@@ -385,6 +387,6 @@ def _gone(failure: Failure, result: CaseResult, *, rehearsed: bool) -> bool:
     return failure.signature not in seen or (failure.kind == "mismatch" and rehearsed)
 
 
-def _summary(now: _Open) -> str:
+def _summary(now: _OpenFailure) -> str:
     names = ", ".join(now.found.op_names) if now.found else now.why
     return f"{now.failure.signature} ({names})"

@@ -82,10 +82,10 @@ def find(
     if context.toolchain.opt is None:
         return NoPass("the release has no iree-opt to run a pass with")
     context.directory.mkdir(parents=True, exist_ok=True)
-    return _Finder(program, failure, context, flags).find()
+    return _PassFinder(program, failure, context, flags).find()
 
 
-class _Finder:
+class _PassFinder:
     def __init__(
         self, program: Path, failure: Failure, context: Context, flags: Sequence[str]
     ) -> None:

@@ -86,10 +86,10 @@ def find(bench: Bench, on_progress: Callable[[str], None] = lambda _: None) -> W
 
     on_progress: hears what is tried, with how many were before.
     """
-    return _Search(bench, on_progress).run()
+    return _PhaseSearch(bench, on_progress).run()
 
 
-class _Search:
+class _PhaseSearch:
     def __init__(self, bench: Bench, on_progress: Callable[[str], None]) -> None:
         self._bench, self._on_progress = bench, on_progress
         self._asked: list[Finished] = []

@@ -94,7 +94,7 @@ STOPPED = ("timeout", "out-of-memory")
 _NEARLY = 0.8
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _OracleEntry(msgspec.Struct, frozen=True):
     """An answer, and the limits that it was found with."""
 
     digest: str
@@ -157,7 +157,7 @@ class RememberingOracle(ABC):
         self._width = width
         self._scratch = context.directory / "asked"
         self._scratch.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(context.directory / "answers.jsonl", _Entry)
+        self._journal = Journal(context.directory / "answers.jsonl", _OracleEntry)
         self._writing = Lock()
         self._known: dict[str, Answer] = {}
         for entry in self._journal:
@@ -235,7 +235,7 @@ class RememberingOracle(ABC):
     def _find_out(self, digest: str, candidate: Path) -> None:
         """Remembers the answer as soon as it is there: others may still be asked about."""
         answer = self._judge(candidate, digest)
-        entry = _Entry(
+        entry = _OracleEntry(
             digest, answer, self.context.limits.seconds, self.context.limits.memory_bytes
         )
         with self._writing:
@@ -243,7 +243,7 @@ class RememberingOracle(ABC):
             self._know(entry)
             self._journal.append(entry)
 
-    def _know(self, entry: _Entry) -> None:
+    def _know(self, entry: _OracleEntry) -> None:
         answer = entry.answer
         self._known[entry.digest] = answer
         if answer.failure is not None and answer.verdict == "different":
@@ -265,7 +265,7 @@ class RememberingOracle(ABC):
             return "same"
         return "unresolved" if failure.kind in STOPPED else "different"
 
-    def _judged_again(self, entry: _Entry) -> _Entry:
+    def _judged_again(self, entry: _OracleEntry) -> _OracleEntry:
         """Answer of an earlier search, judged by the failure that is wanted now."""
         answer = entry.answer
         if answer.failure is None:

@@ -114,7 +114,7 @@ def shrink(
     The proof of minimality rests on the answers. Of an oracle that changes its mind, each was true
     when it was given; the search ends all the same.
     """
-    search = _Search(graph, questions)
+    search = _CutSearch(graph, questions)
     search.best = cut = search.normal(start)
     search.known[cut] = "same"
     if root not in cut.keep:
@@ -139,7 +139,7 @@ def find_unlocated(graph: Graph, questions: Questions) -> Cut | None:
     too. The inputs are cut by `shrink`, which grows the part around the root from one operation
     on. None if neither the program nor a half, quarter or eighth of it answers "same".
     """
-    search = _Search(graph, questions)
+    search = _CutSearch(graph, questions)
     search.best = whole = Cut(keep=graph.real)
     try:
         found = search.first([whole], "the whole program")
@@ -166,7 +166,7 @@ class _Spent(Exception):
     """The budget does not allow another question."""
 
 
-class _Search:
+class _CutSearch:
     """State of a search: the answers so far, and the best cut with the answer "same"."""
 
     best: Cut
@@ -367,7 +367,7 @@ class _Search:
         return sorted(found, key=lambda value: self._producers.get(value) not in kept)
 
 
-def _around(search: _Search, cut: Cut, root: int) -> Cut:
+def _around(search: _CutSearch, cut: Cut, root: int) -> Cut:
     """The smallest part around the root, of those of a few sizes, that still answers "same"."""
     distance = _distances(search, cut, root)
     nearest = _farthest(cut, distance)[::-1]
@@ -379,7 +379,7 @@ def _around(search: _Search, cut: Cut, root: int) -> Cut:
     return cut
 
 
-def _thin(search: _Search, cut: Cut, root: int) -> Cut:
+def _thin(search: _CutSearch, cut: Cut, root: int) -> Cut:
     """Takes operations out, farthest from the root first, as many at once as will likely go.
 
     How many follows from how many were needed of those tried so far. Of a group that cannot go,
@@ -412,7 +412,7 @@ def _thin(search: _Search, cut: Cut, root: int) -> Cut:
     return cut
 
 
-def _prove(search: _Search, cut: Cut, constants: bool) -> int:
+def _prove(search: _CutSearch, cut: Cut, constants: bool) -> int:
     """Takes single steps until none is left, those near the last change first.
 
     Returns how many steps from the best cut nobody can say about.
@@ -438,7 +438,7 @@ def _prove(search: _Search, cut: Cut, constants: bool) -> int:
     return sum(search.known.get(step) == "unresolved" for step in {*steps()})
 
 
-def _distances(search: _Search, cut: Cut, root: int) -> dict[int, int]:
+def _distances(search: _CutSearch, cut: Cut, root: int) -> dict[int, int]:
     """Steps of data flow from the root to the operations that it is connected with in a cut."""
     kept = set(cut.keep)
     found = {root: 0}
@@ -458,7 +458,7 @@ def _farthest(cut: Cut, distance: Mapping[int, int]) -> list[int]:
     return sorted(cut.keep, key=lambda op: (-distance.get(op, math.inf), -abs(op - root), op))
 
 
-def _beginning(search: _Search, cut: Cut) -> Cut:
+def _beginning(search: _CutSearch, cut: Cut) -> Cut:
     """The shortest beginning that answers "same"; one operation fewer does not."""
     low, high = 0, len(cut.keep)
     while high - low > 1:

@@ -137,7 +137,7 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
     becomes the smallest that still answers "same". A proposal that no program can be made of costs
     no call. Where several can be tested together, they are, until that tells nothing.
     """
-    search = _Search(program, survey, options)
+    search = _Simplification(program, survey, options)
     sizes: list[_Step] = [size for size in reversed(survey.sizes) if size > 1]
     rest: list[_Step] = [
         aspect for aspect, trial in _TRIALS.items() if aspect in survey.aspects and not trial.later
@@ -149,7 +149,7 @@ def simplify(program: Path, survey: Survey, options: SimplifyOptions) -> Simplif
 
 
 def _one_by_one(
-    search: _Search, sizes: list[_Step], rest: list[_Step], units: Sequence[int]
+    search: _Simplification, sizes: list[_Step], rest: list[_Step], units: Sequence[int]
 ) -> None:
     for unit in filter(search.leaves_constants, units):
         search.unit = unit
@@ -218,7 +218,7 @@ class _Program(NamedTuple):
     file: Path
 
 
-class _Search:
+class _Simplification:
     """Simplifications accepted so far, and the calls that are left."""
 
     def __init__(self, program: Path, survey: Survey, options: SimplifyOptions) -> None:

@@ -92,7 +92,82 @@ def write(
     wrong = shown.settled.wrong if shown.settled else ()
     if wrong:
         alone = _described(alone, isolated, wrong[0], shown.reference)
-    report = Report(
+    report = _report(subject, isolated, alone, shown, context)
+    draft = context.directory / "folder"
+    making = f"making the reproducer of {about}"
+    made, ahead = _levels(
+        subject,
+        isolated,
+        shown,
+        report,
+        context,
+        lambda done, total: on_progress(f"{making}, {done} of {total} levels made"),
+    )
+    report = msgspec.structs.replace(report, levels=made.levels)
+    contents = Contents({}, shown.inputs, shown.files).of(made.files)
+    files = contents.files
+    on_progress(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
+    settled = publish.verified(draft, report, contents, context.toolchain, *ahead)
+    if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
+        rate = _rate(oracle, mlir)
+        if rate < 1:
+            report = msgspec.structs.replace(report, rate=rate)
+            settled = publish.verified(draft, report, contents, context.toolchain)
+    origins = context.within("origin")
+    report = _traced(
+        _named(settled), subject, shown, origins, lambda doing: on_progress(f"{about}: {doing}")
+    )
+    kept = {one.file for one in report.levels if one.verified}
+    good = {name: file for name, file in files.items() if name in kept}
+    contents = contents._replace(files=good or files)
+    contents.write(draft, report)
+    report = verify.settle_current(report, verify.current(draft, context.toolchain))
+    place = publish.publish(
+        settle, report, contents, failure.signature, subject.discriminator(failure)
+    )
+    return place, report
+
+
+def _levels(
+    subject: Subject,
+    isolated: Isolated,
+    shown: Shown,
+    report: Report,
+    context: Context,
+    on_levels: Callable[[int, int], None],
+) -> tuple[MadeLevels, list[Ahead | None]]:
+    """(the levels, what was verified of them while others were made)."""
+    draft, contents = context.directory / "folder", Contents({}, shown.inputs, shown.files)
+    ahead: list[Ahead | None] = []
+
+    def check_ahead(made: MadeLevels) -> None:
+        """Verifies what only compiles; a whole program has the memory alone."""
+        if shown.run or isolated.whole:
+            return
+        some, its = msgspec.structs.replace(report, levels=made.levels), contents.of(made.files)
+        ahead.append(publish.ahead(draft, some, its, context.toolchain))
+
+    maker = levels.Maker(
+        Path(isolated.mlir),
+        report.failure,
+        context.within("levels"),
+        subject.flags,
+        shown.run,
+        shown.check,
+    )
+    made = maker.make(isolated.whole, isolated.rate == 1, check_ahead, on_levels)
+    if shown.settled is not None:
+        made = _compared(made, shown.settled, shown.inputs)
+    assert made.levels[0].name == "mlir", "what was isolated comes first"
+    return made, ahead
+
+
+def _report(
+    subject: Subject, isolated: Isolated, alone: Failure, shown: Shown, context: Context
+) -> Report:
+    """Record of what was isolated, before it has levels. alone: the reproducer's own failure."""
+    settled = shown.settled
+    return Report(
         failure=alone,
         target=subject.target,
         flags=subject.flags,
@@ -112,60 +187,12 @@ def write(
         memory_limit=context.limits.memory_bytes,
         packages={name: version(name) for name in _PACKAGES},
         environment=environment.describe(subject.target, subject.device, alone.phase),
-        tried=(*isolated.remarks, *(shown.settled.remarks if shown.settled else ())),
-        wrong=wrong,
+        tried=(*isolated.remarks, *(settled.remarks if settled else ())),
+        wrong=settled.wrong if settled else (),
         reference=shown.reference,
         whole=isolated.whole,
         rate=isolated.rate,
     )
-    draft = context.directory / "folder"
-    contents = Contents({}, shown.inputs, shown.files)
-    before: list[Ahead | None] = []
-
-    def check_ahead(made: MadeLevels) -> None:
-        """Verifies what only compiles while other levels are made; a whole program has the memory
-        alone."""
-        if shown.run or isolated.whole:
-            return
-        some, its = msgspec.structs.replace(report, levels=made.levels), contents.of(made.files)
-        before.append(publish.ahead(draft, some, its, context.toolchain))
-
-    maker = levels.Maker(
-        mlir, alone, context.within("levels"), subject.flags, shown.run, shown.check
-    )
-    making = f"making the reproducer of {about}"
-    made = maker.make(
-        isolated.whole,
-        isolated.rate == 1,
-        check_ahead,
-        lambda done, total: on_progress(f"{making}, {done} of {total} levels made"),
-    )
-    if shown.settled is not None:
-        made = _compared(made, shown.settled, shown.inputs)
-    report = msgspec.structs.replace(report, levels=made.levels)
-    contents = contents.of(made.files)
-    files = contents.files
-    assert report.levels[0].name == "mlir", "what was isolated comes first"
-    on_progress(f"verifying the reproducer of {about}: running copies of {', '.join(files)}")
-    settled = publish.verified(draft, report, contents, context.toolchain, *before)
-    if isolated.rate == 1 and not (settled.verified and settled.levels[0].verified):
-        rate = _rate(oracle, mlir)
-        if rate < 1:
-            report = msgspec.structs.replace(report, rate=rate)
-            settled = publish.verified(draft, report, contents, context.toolchain)
-    origins = context.within("origin")
-    report = _traced(
-        _named(settled), subject, shown, origins, lambda doing: on_progress(f"{about}: {doing}")
-    )
-    kept = {one.file for one in report.levels if one.verified}
-    good = {name: file for name, file in files.items() if name in kept}
-    contents = contents._replace(files=good or files)
-    contents.write(draft, report)
-    report = verify.settle_current(report, verify.current(draft, context.toolchain))
-    place = publish.publish(
-        settle, report, contents, failure.signature, subject.discriminator(failure)
-    )
-    return place, report
 
 
 def _about(isolated: Isolated) -> str:

@@ -47,10 +47,10 @@ def isolated(ask: Ask, directory: Path) -> Result:
     """Result of the search."""
     warnings.simplefilter("ignore")
     opened, variables = trace_child.watch_files(), trace_child.watch_variables(directory)
-    return _Search(ask, directory, opened, variables).run()
+    return _TraceSearch(ask, directory, opened, variables).run()
 
 
-class _Search:
+class _TraceSearch:
     def __init__(
         self, ask: Ask, directory: Path, opened: set[str], variables: Mapping[str, str]
     ) -> None:

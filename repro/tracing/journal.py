@@ -65,7 +65,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     minimal: bool = False
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _JournalLine(msgspec.Struct, frozen=True):
     """A question; one without an answer was being asked."""
 
     probe: str
@@ -79,7 +79,7 @@ class Traces:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._journal = Journal(directory / ANSWERS, _Line)
+        self._journal = Journal(directory / ANSWERS, _JournalLine)
         self.pending: str | None = None
         self.known: dict[str, TraceAnswer] = {}
         for line in self._journal:
@@ -95,13 +95,13 @@ class Traces:
     def ask(self, probe: str, trace: Callable[[], TraceAnswer]) -> TraceAnswer:
         """The answer that is known, or else that of `trace`."""
         if probe not in self.known:
-            self._journal.append(_Line(probe))
+            self._journal.append(_JournalLine(probe))
             self.settle(probe, trace())
         return self.known[probe]
 
     def settle(self, probe: str, answer: TraceAnswer) -> None:
         """Keeps an answer."""
-        self._journal.append(_Line(probe, answer))
+        self._journal.append(_JournalLine(probe, answer))
         self.known[probe] = answer
         self.pending = None
 

@@ -39,7 +39,7 @@ class FailingCase(Unchanged, frozen=True, kw_only=True):
     failure: Failure
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _TrialEntry(msgspec.Struct, frozen=True):
     """One line of the journal."""
 
     key: str
@@ -72,7 +72,7 @@ class Trials:
         self._store = Store()
         self._programs = context.directory / "programs"
         context.directory.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(context.directory / _JOURNAL, _Entry)
+        self._journal = Journal(context.directory / _JOURNAL, _TrialEntry)
         if fresh:
             self._journal.clear()
         self._known = {entry.key: entry.outcome for entry in self._journal}
@@ -88,7 +88,7 @@ class Trials:
         if outcome is None:
             outcome = self._outcome(combination)
             if outcome.state != "unresolved":
-                self._journal.append(_Entry(key, outcome))
+                self._journal.append(_TrialEntry(key, outcome))
         with self._writing:
             self._on_progress(combination, outcome)
         return outcome

@@ -45,7 +45,7 @@ _EARLIER = (
 )
 
 
-class _Line(NamedTuple):
+class _OutputLine(NamedTuple):
     """An output's line in check.py."""
 
     dtype: str
@@ -101,7 +101,7 @@ def comparing(
         (one.index, got[one.index], bundle.tensor_file(f"{_EXPECTED}{one.index}", tensor), line)
         for one in compared
         for tensor in [settled.expected[one.index]]
-        for line in [_Line(_signless(one.dtype), one.threshold)]
+        for line in [_OutputLine(_signless(one.dtype), one.threshold)]
     ]
     files[CHECK] = bundle.render("check.py.j2", outputs=outputs).encode()
     return Comparing(
@@ -117,7 +117,7 @@ def _signless(dtype: str) -> str:
 def only_compares(text: str) -> bool:
     """True if a check.py is what `comparing` writes for some outputs: it runs nothing else."""
     outputs = [
-        (int(m["index"]), m["got"], m["expected"], _Line(m["dtype"], float(m["threshold"])))
+        (int(m["index"]), m["got"], m["expected"], _OutputLine(m["dtype"], float(m["threshold"])))
         for m in _OUTPUT.finditer(text)
     ]
     written = bundle.render("check.py.j2", outputs=outputs)

@@ -39,10 +39,10 @@ def plain(sizes: Sequence[int], ask: Ask) -> Choice:
 
     sizes: of the inputs, in elements. All of the elements, untouched, are wrong to begin with.
     """
-    return _Search(tuple(sizes), ask).run()
+    return _ValueSearch(tuple(sizes), ask).run()
 
 
-class _Search:
+class _ValueSearch:
     def __init__(self, sizes: tuple[int, ...], ask: Ask) -> None:
         self._ask = ask
         self._rounds = self._choices = 0

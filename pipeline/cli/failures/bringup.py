@@ -127,7 +127,7 @@ def command(
     with Live.of(console, common) as live, fork_servers.serving():
         session = Session(common, live)
         plans = session.plans(target, device, flags)
-        asked = _Asked(
+        asked = _BringupRequest(
             source=source,
             chosen=source_options,
             common=common,
@@ -137,7 +137,7 @@ def command(
             budget=budget,
             deep=deep,
         )
-        course = _Course(asked, session, live)
+        course = _BringupCommand(asked, session, live)
         with several.finishing(results, targets=len(plans)):
             if given is not None:
                 course.recheck(given, plans, results)
@@ -166,7 +166,7 @@ def command(
         raise Failed(1)
 
 
-class _Asked(Typed, frozen=True, kw_only=True):
+class _BringupRequest(Typed, frozen=True, kw_only=True):
     """The request. place: the folder; budget: seconds for each target; deep: releases are asked."""
 
     place: Path
@@ -174,10 +174,10 @@ class _Asked(Typed, frozen=True, kw_only=True):
     deep: bool = False
 
 
-class _Course:
+class _BringupCommand:
     """One command: the program as it traces, and what was found for each target."""
 
-    def __init__(self, asked: _Asked, session: Session, live: Live) -> None:
+    def __init__(self, asked: _BringupRequest, session: Session, live: Live) -> None:
         self._asked, self._session, self._live = asked, session, live
         self.loaded: Loaded | None = None
         self._steps: list[RecipeStep] = []
@@ -322,7 +322,7 @@ class _Course:
         others: tuple[RecipeStep, ...],
         given: Recipe,
         plans: list[tuple[str, Plan]],
-        own: _Asked,
+        own: _BringupRequest,
     ) -> Loaded | None:
         """The program that the source traces to without a step at the trace, if all its targets
         work with the other steps; else None. own: the request without the recipe."""
@@ -342,7 +342,7 @@ class _Course:
         self._live.note(f"needed no more: {one.name} ({one.answers})")
         return loaded
 
-    def _set(self, fields: Mapping[str, str], own: _Asked) -> None:
+    def _set(self, fields: Mapping[str, str], own: _BringupRequest) -> None:
         """Asks for the source as `own` does, with fields set at the trace."""
         settings = {**own.chosen.settings, **fields}
         chosen = msgspec.structs.replace(own.chosen, settings=settings)
@@ -479,7 +479,10 @@ def _tell_decided(console: Any, loaded: Loaded) -> None:
 
 
 def _ending(
-    recipe: Recipe | None, results: Sequence[tuple[str, BroughtUp]], asked: _Asked, file: Path
+    recipe: Recipe | None,
+    results: Sequence[tuple[str, BroughtUp]],
+    asked: _BringupRequest,
+    file: Path,
 ) -> Iterator[str]:
     """The last lines: the command that uses the recipe, or why there is none, and what to read."""
     from iree_pilot.pipeline.cli.display import output as out

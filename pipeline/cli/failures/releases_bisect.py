@@ -141,7 +141,7 @@ def bisect(
             raise reproducer.no_target(source)
         session = Session(common, live)
         names, get = _asked(first, last, toolchains, live)
-        asked = _Asked(source, source_options, flags, names, get, every)
+        asked = _ReleasesRequest(source, source_options, flags, names, get, every)
         whole = reproducer.is_folder(source) and not (first or last or toolchains or flags)
         for one in wanted:
             try:
@@ -182,11 +182,11 @@ def of_reproducer(
     session: Session, folder: Path, chosen: SourceOptions, live: Live
 ) -> ReleasesFound:
     """Verdicts of the available releases on a reproducer's folder; raises as `bisect`."""
-    asked = _Asked(str(folder), chosen, (), *_asked(None, None, (), live), every=False)
+    asked = _ReleasesRequest(str(folder), chosen, (), *_asked(None, None, (), live), every=False)
     return _find(session, asked, None, live)[1]
 
 
-class _Asked(NamedTuple):
+class _ReleasesRequest(NamedTuple):
     """Request of the user, for all targets. names: of the releases; get: gets one."""
 
     source: str
@@ -198,7 +198,7 @@ class _Asked(NamedTuple):
 
 
 def _find(
-    session: Session, asked: _Asked, target: str | None, live: Live
+    session: Session, asked: _ReleasesRequest, target: str | None, live: Live
 ) -> tuple[Question, ReleasesFound]:
     """(question, answer). Raises TraceFailed."""
     from iree_pilot.pipeline.cli.boundary import Interrupted
@@ -376,7 +376,7 @@ def _between(names: list[str], first: str | None, last: str | None) -> list[str]
     return names[begin : end + 1]
 
 
-def _check_flags(session: Session, asked: _Asked, target: str | None) -> None:
+def _check_flags(session: Session, asked: _ReleasesRequest, target: str | None) -> None:
     """Raises UsageError for flags that no compiler at hand has: ours, the oldest, the newest."""
     from iree_pilot.pipeline.errors import PilotError
     from iree_pilot.pipeline.targets import targets

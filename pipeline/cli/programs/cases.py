@@ -102,7 +102,7 @@ def cases(typed: Request) -> None:
         several.check_default_place()
     console = out.console(stderr=common.json or typed.output == "-")
     with Live.of(console, common) as live:
-        course = _Course(request, live, named=typed.source)
+        course = _CasesCommand(request, live, named=typed.source)
         try:
             course.judge()
             live.close()
@@ -143,7 +143,7 @@ def cases(typed: Request) -> None:
         raise Failed(1)
 
 
-class _Course:
+class _CasesCommand:
     """One command from its plans to what was isolated.
 
     request: with the source that a reproducer's folder holds, where the user `named` that. found:

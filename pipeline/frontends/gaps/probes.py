@@ -38,7 +38,7 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _ProbeAnswer(msgspec.Struct, frozen=True):
     fault: Fault | None
 
 
@@ -49,7 +49,9 @@ def fault(probe: NumbersProbe, release: Toolchain) -> Fault | None:
     """
     key = (release.version, release.revision, probe.program, probe.inputs, probe.expected)
     try:
-        return toolchain.remember("probe-fault", key, lambda: _asked(probe, release), _Answer).fault
+        return toolchain.remember(
+            "probe-fault", key, lambda: _asked(probe, release), _ProbeAnswer
+        ).fault
     except Undecided:
         return None
 
@@ -64,7 +66,7 @@ def decided(done: ToolOutput) -> ToolOutput:
     return done
 
 
-def _asked(probe: NumbersProbe, release: Toolchain) -> _Answer:
+def _asked(probe: NumbersProbe, release: Toolchain) -> _ProbeAnswer:
     backend = BACKENDS["llvm-cpu"]
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         program, module = Path(scratch, "probe.mlir"), Path(scratch, "probe.vmfb")
@@ -73,15 +75,15 @@ def _asked(probe: NumbersProbe, release: Toolchain) -> _Answer:
         made = toolchain.ask([release.compiler, program, *flags, "-o", module], seconds=_SECONDS)
         if not decided(made).ok:
             errors = [error.text for error in stderr.read(made.stderr).errors]
-            return _Answer(Fault("does not compile", (errors or [ABNORMALLY])[0]))
+            return _ProbeAnswer(Fault("does not compile", (errors or [ABNORMALLY])[0]))
         try:
             tool = release.tool("iree-run-module")
         except EnvironmentFault:
-            return _Answer(None)
+            return _ProbeAnswer(None)
         given = [f"--input={one}" for one in probe.inputs]
         expected = [f"--expected_output={one}" for one in probe.expected]
         ran = toolchain.ask(
             [tool, f"--module={module}", f"--device={_DEVICE}", *given, *expected], seconds=_SECONDS
         )
     wrong = Fault("computes wrong numbers for", ran.stdout.strip())
-    return _Answer(wrong if _DIFFERS in ran.stdout else None)
+    return _ProbeAnswer(wrong if _DIFFERS in ran.stdout else None)

@@ -76,7 +76,7 @@ def _rewrite(
             made: Any = known
         elif (rewrite := _REWRITES.get(node.target)) is not None:
             with module.graph.inserting_before(node):
-                made = rewrite(_Graph(module.graph, node), *node.args)
+                made = rewrite(_ScalarGraph(module.graph, node), *node.args)
         else:
             continue
         if made is None:
@@ -127,7 +127,7 @@ def _kind(value: Any) -> type | None:
     return next((kind for kind, types in _KINDS if isinstance(value, types)), None)
 
 
-class _Graph:
+class _ScalarGraph:
     """A graph at the place of a node that is replaced."""
 
     def __init__(self, graph: torch.fx.Graph, node: Node) -> None:
@@ -155,30 +155,30 @@ class _Graph:
         return self.call(_aten.Int.bool, value) if _kind(value) is bool else value
 
 
-def _truth(graph: _Graph, value: Any) -> Any:
+def _truth(graph: _ScalarGraph, value: Any) -> Any:
     return graph.call(_aten.Bool.Tensor, value)
 
 
-def _not(graph: _Graph, value: Any) -> Any:
+def _not(graph: _ScalarGraph, value: Any) -> Any:
     return graph.call(_aten.eq.int, graph.as_int(value), 0)
 
 
-def _and(graph: _Graph, *values: Any) -> Any:
+def _and(graph: _ScalarGraph, *values: Any) -> Any:
     return _on_bools(graph, _aten.mul.int, values)
 
 
-def _or(graph: _Graph, *values: Any) -> Any:
+def _or(graph: _ScalarGraph, *values: Any) -> Any:
     return _on_bools(graph, _aten.add.int, values)
 
 
-def _on_bools(graph: _Graph, op: OpOverload, values: Sequence[Any]) -> Any:
+def _on_bools(graph: _ScalarGraph, op: OpOverload, values: Sequence[Any]) -> Any:
     """An operation on bools as 0 and 1; IREE 3.13 does not lower `__not__` of the torch dialect."""
     if {_kind(one) for one in values} != {bool}:
         return None
     return graph.call(_aten.ne.int, graph.call(op, *map(graph.as_int, values)), 0)
 
 
-def _ite(graph: _Graph, condition: Any, then: Any, otherwise: Any) -> Any:
+def _ite(graph: _ScalarGraph, condition: Any, then: Any, otherwise: Any) -> Any:
     """`otherwise + condition * (then - otherwise)`, exact for ints and bools."""
     if not {_kind(then), _kind(otherwise)} <= {int, bool}:
         return None
@@ -189,13 +189,13 @@ def _ite(graph: _Graph, condition: Any, then: Any, otherwise: Any) -> Any:
     return graph.call(_aten.ne.int, chosen, 0) if bools else chosen
 
 
-def _sum(graph: _Graph, values: Sequence[Any]) -> Any:
+def _sum(graph: _ScalarGraph, values: Sequence[Any]) -> Any:
     if {_kind(one) for one in values} != {int}:
         return None
     return reduce(lambda a, b: graph.call(_aten.add.int, a, b), values)
 
 
-def _mod(graph: _Graph, *values: Any) -> Any:
+def _mod(graph: _ScalarGraph, *values: Any) -> Any:
     """Python's %, with the sign of the divisor: IREE 3.13 gives `aten.remainder.int` that of the
     dividend."""
     if not {_kind(one) for one in values} <= {int, bool}:
@@ -205,11 +205,11 @@ def _mod(graph: _Graph, *values: Any) -> Any:
     return graph.call(_aten.sub.int, value, graph.call(_aten.mul.int, quotient, divisor))
 
 
-def _float(graph: _Graph, value: Any) -> Any:
+def _float(graph: _ScalarGraph, value: Any) -> Any:
     return value if _kind(value) is float else graph.call(_aten.Float.Scalar, graph.as_int(value))
 
 
-def _int(graph: _Graph, value: Any) -> Any:
+def _int(graph: _ScalarGraph, value: Any) -> Any:
     """Towards zero, as Python's int()."""
     if _kind(value) is float:
         return graph.call(_aten.Int.float, value)
@@ -217,7 +217,7 @@ def _int(graph: _Graph, value: Any) -> Any:
 
 
 def _on_ints(op: OpOverload) -> Callable[..., Any]:
-    def rewrite(graph: _Graph, *args: Any) -> Any:
+    def rewrite(graph: _ScalarGraph, *args: Any) -> Any:
         if not {_kind(arg) for arg in args} <= {int, bool}:
             return None
         return graph.call(op, *map(graph.as_int, args))

@@ -82,7 +82,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 def demands(body: GenericFunction) -> tuple[Demand, ...]:
     """All that a function demands of its inputs before it computes with them."""
-    reader = _Reader(body)
+    reader = _ConstraintReader(body)
     return tuple(reader.demands())
 
 
@@ -221,7 +221,7 @@ def _changes(
         yield from ({one: a, two: b} for a in sizes for b in sizes)
 
 
-class _Reader:
+class _ConstraintReader:
     def __init__(self, body: GenericFunction) -> None:
         self._body = body
         self._arguments = {value: index for index, value in enumerate(body.arguments)}

@@ -76,13 +76,13 @@ def of_bodies(bodies: dict[str, GenericFunction]) -> Signatures:
         if name.startswith("__") or name.removesuffix("$async") in public.keys() - {name}:
             continue
         try:
-            found.append(_Reader(body, bodies).function(name))
+            found.append(_SignatureReader(body, bodies).function(name))
         except ValueError as why:
             others[name] = str(why)
     return Signatures(functions=tuple(found), others=others)
 
 
-class _Reader:
+class _SignatureReader:
     def __init__(self, body: GenericFunction, bodies: dict[str, GenericFunction]) -> None:
         self._body = body
         self._bodies = bodies

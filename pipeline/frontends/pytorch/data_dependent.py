@@ -375,23 +375,23 @@ def _computed(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
 
-class _Line(NamedTuple):
+class _SourceLine(NamedTuple):
     """A line of the model: `file.py:7` in full, and its text."""
 
     place: str
     code: str
 
 
-def _line() -> _Line:
+def _line() -> _SourceLine:
     """The innermost line at work that is neither PyTorch's nor iree-pilot's own."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith((_LIBRARY, "<")) and file != __file__:
             text = linecache.getline(file, frame.f_lineno).strip()
-            return _Line(f"{file}:{frame.f_lineno}", text)
+            return _SourceLine(f"{file}:{frame.f_lineno}", text)
         frame = frame.f_back
-    return _Line("", "")
+    return _SourceLine("", "")
 
 
 def _check(code: str, value: str, *, on_tensor: bool) -> str:

@@ -101,9 +101,9 @@ class Context(SimpleNamespace):
         return Context(limits)
 
 
-def opened(tmp_path: Path) -> bringup._Open:
+def opened(tmp_path: Path) -> bringup._OpenFailure:
     found: Any = SimpleNamespace(path=str(tmp_path), whole=False, op_names=("a",))
-    return bringup._Open(FAILURE, found, "")
+    return bringup._OpenFailure(FAILURE, found, "")
 
 
 def test_candidates_are_counted(tmp_path: Path, search: Any, heard: list[tuple[int, int]]) -> None:

@@ -345,7 +345,7 @@ def test_the_compilers_own_pass_is_found_by_its_reproducer_and_by_what_it_prints
     ).failure
     assert failure is not None
     if printed:
-        monkeypatch.setattr(find_pass._Finder, "_reproduced", lambda *_: None)
+        monkeypatch.setattr(find_pass._PassFinder, "_reproduced", lambda *_: None)
     found = find_pass.find(
         tmp_path / "repro.mlir",
         failure,
@@ -387,7 +387,7 @@ def test_the_evaluation_of_constants_is_named_and_no_pass_inside_it(
     ).failure
     assert failure is not None and "evaling constant" in failure.message
     if printed:
-        monkeypatch.setattr(find_pass._Finder, "_reproduced", lambda *_: None)
+        monkeypatch.setattr(find_pass._PassFinder, "_reproduced", lambda *_: None)
     found = find_pass.find(
         tmp_path / "repro.mlir",
         failure,

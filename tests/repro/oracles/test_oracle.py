@@ -18,7 +18,7 @@ from iree_pilot.pipeline.toolchain import compiler
 from iree_pilot.pipeline.toolchain.compiler import Compile
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
-from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, _Entry, strangers
+from iree_pilot.repro.oracles.oracle import Answer, CompileOracle, _OracleEntry, strangers
 
 BAD = "// stub: error-at flow 'foo.bar' op is not supported\n"
 OTHER = "// stub: error-at flow 'foo.baz' op has no lowering\n"
@@ -348,5 +348,5 @@ def test_what_somebody_else_killed_is_asked_again() -> None:
     limits = process.Limits(seconds=60, memory_bytes=10**9)
     for message, holds in (("killed, as the system does", False), ("stopped at the memory", True)):
         failure = Failure(kind="out-of-memory", message=message, signature="out-of-memory/a")
-        entry = _Entry("digest", Answer(verdict="unresolved", failure=failure), 60, 10**9)
+        entry = _OracleEntry("digest", Answer(verdict="unresolved", failure=failure), 60, 10**9)
         assert entry.holds(limits) is holds

@@ -128,7 +128,7 @@ def test_indices_of_equal_values_are_not_compared_beside_others(tmp_path: Path) 
 
 
 def test_check_py_compares_integers_exactly(tmp_path: Path) -> None:
-    line = folder._Line("i8", 0.0)
+    line = folder._OutputLine("i8", 0.0)
     text = bundle.render("check.py.j2", outputs=[(0, "got0.bin", "expected0.bin", line)])
     earlier = text.replace(*folder._EARLIER)
     assert earlier != text and folder.only_compares(text) and folder.only_compares(earlier)

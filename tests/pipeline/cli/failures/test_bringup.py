@@ -16,7 +16,7 @@ from iree_pilot.pipeline.cli.recipes import Cooking
 from iree_pilot.repro.bringup.bringup import BroughtUp, Obstacle
 from iree_pilot.repro.bringup.recipe import Recipe, RecipeStep
 
-ASKED = bringup._Asked(
+ASKED = bringup._BringupRequest(
     source="net.py", chosen=PLAIN, common=TYPED.common, place=Path("bringup-net")
 )
 STEP = RecipeStep(name="i32", answers="a/b/c", backend="llvm-cpu", edit="narrow-in-i32")
