@@ -1,7 +1,7 @@
 """The command line: the only place that prints or exits.
 
-One file a command. Each is imported when it is used or listed, and imports what is slow when it
-runs, so that `--help` is instant.
+One file a command. Each is imported when it is used, and imports what is slow when it runs, so that
+`--help` is instant.
 """
 
 from __future__ import annotations
@@ -9,30 +9,88 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import NamedTuple
 
 import click
 
 from iree_pilot.pipeline.cli.boundary import INTERRUPTED, guarded
 from iree_pilot.pipeline.cli.group import Group, examples
 
-#: Commands in the order of `--help`, each with the module of this package that has it.
+
+class _Entry(NamedTuple):
+    """A command: the module of this package that has it, and the first sentence of its help."""
+
+    module: str
+    summary: str
+
+
+#: Commands in the order of `--help`.
 _COMMANDS = {
-    "doctor": "environment.doctor",
-    "models": "environment.models",
-    "targets": "environment.targets",
-    "releases": "environment.releases",
-    "trace": "programs.trace",
-    "compile": "programs.compile",
-    "run": "programs.run",
-    "bisect": "failures.bisect",
-    "ranges": "programs.ranges",
-    "verify": "failures.verify",
-    "reduce": "failures.reduce",
-    "workaround": "failures.workaround",
-    "bringup": "failures.bringup",
-    "nightly": "nightly.nightly",
-    "cache": "environment.cache",
-    "completion": "environment.completion",
+    "doctor": _Entry(
+        "environment.doctor",
+        "Check what can be traced, compiled and RUN on this machine, and how to fix what "
+        "is missing.",
+    ),
+    "models": _Entry(
+        "environment.models",
+        "List the zoo's models and presets; with NAME, its fields too.",
+    ),
+    "targets": _Entry(
+        "environment.targets",
+        "List targets with the flags and the device that they stand for on this machine.",
+    ),
+    "releases": _Entry(
+        "environment.releases",
+        "List, install and remove compiler releases, or find since which one something fails.",
+    ),
+    "trace": _Entry(
+        "programs.trace",
+        "Trace SOURCE to MLIR: program.mlir, parameters, example inputs and PyTorch's outputs.",
+    ),
+    "compile": _Entry(
+        "programs.compile",
+        "Compile SOURCE for each TARGET; every phase is dumped, timed and counted.",
+    ),
+    "run": _Entry(
+        "programs.run",
+        "Trace SOURCE, compile it for each TARGET, run it there and compare with PyTorch.",
+    ),
+    "bisect": _Entry(
+        "failures.bisect",
+        "Reduce the failure of SOURCE for each TARGET to a minimal, verified reproducer.",
+    ),
+    "ranges": _Entry(
+        "programs.ranges",
+        "Find intermediates of SOURCE that overflow or underflow in 8-bit and 16-bit floats.",
+    ),
+    "verify": _Entry(
+        "failures.verify",
+        "Run a reproducer's programs from a copy in an empty directory, with the stock tools only.",
+    ),
+    "reduce": _Entry(
+        "failures.reduce",
+        "Reduce FILE.mlir while COMMAND exits with 0 on it (125: undecided).",
+    ),
+    "workaround": _Entry(
+        "failures.workaround",
+        "Find flags or rewrites with which SOURCE compiles, runs and agrees with PyTorch.",
+    ),
+    "bringup": _Entry(
+        "failures.bringup",
+        "Get SOURCE past all that keeps it from running on each TARGET, and write a recipe.",
+    ),
+    "nightly": _Entry(
+        "nightly.nightly",
+        "Run models x targets x releases, compare with earlier nights, isolate new failures.",
+    ),
+    "cache": _Entry(
+        "environment.cache",
+        "Inspect, shrink or verify the cache of programs and modules.",
+    ),
+    "completion": _Entry(
+        "environment.completion",
+        "Print the script that makes SHELL complete commands, options, models, targets and files.",
+    ),
 }
 
 
@@ -43,9 +101,13 @@ class _Lazy(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"iree_pilot.pipeline.cli.{_COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"iree_pilot.pipeline.cli.{_COMMANDS[cmd_name].module}")
         command: click.Command = module.command
         return command
+
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Those of the table: to import all commands takes longer than all else of `--help`."""
+        return [(name, entry.summary) for name, entry in _COMMANDS.items()]
 
 
 @click.group(

@@ -18,10 +18,13 @@ class Group(click.Group):
     with the whole first sentence of its help: click cuts it to what fits one line."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(n, c.get_short_help_str(_SENTENCE)) for n, c in commands if c and not c.hidden]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(self.summaries(ctx))
+
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """(name, first sentence of the help) of each command that is listed."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return [(n, c.get_short_help_str(_SENTENCE)) for n, c in commands if c and not c.hidden]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

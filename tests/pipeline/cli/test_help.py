@@ -128,3 +128,10 @@ def test_limits_and_the_release_are_offered_where_they_mean_something() -> None:
 def test_a_default_is_what_the_command_takes(words: str, option: str, default: str) -> None:
     described = " ".join(shown(tuple(words.split())).split()).partition(f" {option} ")[2]
     assert described.partition("[default: ")[2].startswith(f"({default})]")
+
+
+def test_the_list_of_commands_has_their_own_descriptions() -> None:
+    context = click.Context(cli)
+    own = [(name, cli.get_command(context, name)) for name in cli.list_commands(context)]
+    described = [(name, one.get_short_help_str(1000)) for name, one in own if one]
+    assert cli.summaries(context) == described
