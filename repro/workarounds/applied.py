@@ -11,7 +11,6 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
-from iree_pilot.repro.workarounds import rewrites
 from iree_pilot.repro.workarounds.candidate import Candidate, name
 
 
@@ -43,6 +42,10 @@ def apply(combination: Sequence[Candidate], case: Unchanged, context: Context) -
 
     Raises Unusable where there is no such program.
     """
+    from iree_pilot.repro.workarounds import (
+        rewrites,  # with it what edits programs, which most cases do not need
+    )
+
     loaded = rewrites.made(case.loaded, case.job, case.settings, combination, context)
     plan = plan_of(combination, case, context)
     return Applied(loaded=loaded, plan=plan, flags=flags_of(combination, case))
