@@ -419,7 +419,7 @@ def _saved(values: Any, directory: Path, index: int) -> Tensor:
     from iree_pilot.pipeline.program import tensors
     from iree_pilot.pipeline.program.program import NUMPY_ELEMENT_TYPES
 
-    if type(values).__module__.partition(".")[0] == "torch":
+    if hasattr(values, "detach"):
         from iree_pilot.pipeline.program import torch_tensors
 
         return torch_tensors.save(values, directory, f"{index}.bin")

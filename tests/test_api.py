@@ -109,6 +109,19 @@ class TestAModule:
             iree_pilot.trace(net, (torch.ones(2, 5),))
         assert capfd.readouterr().err == ""
 
+    def test_that_fails_leaves_the_inputs_as_they_were(self) -> None:
+        import torch
+
+        class Changes(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x.add_(1)
+                return x if x.sum() > 0 else -x
+
+        x = torch.ones(2)
+        with pytest.raises(iree_pilot.TraceFailed):
+            iree_pilot.trace(Changes(), (x,))
+        assert x.tolist() == [1, 1]
+
     @pytest.mark.parametrize(
         ("name", "why"),
         [

@@ -113,8 +113,11 @@ def _exported(
             for frame in traceback.extract_tb(fault.__traceback__)
         ]
         failure = diagnostics.trace_failure(type(fault).__name__, str(fault), frames)
-        copy = dataclasses.replace(entry, module=draws.copied(module))
-        if running := observed.error(copy):
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _copied, (entry.args, dict(entry.kwargs)))
+        copy = draws.copied(module)
+        if running := observed.error(
+            dataclasses.replace(entry, module=copy, args=args, kwargs=kwargs)
+        ):
             failure = msgspec.structs.replace(failure, message=f"{CANNOT_RUN}: {running}")
         raise TraceFailed(failure, time.monotonic() - started) from fault
     for node in made.program.graph.nodes:
