@@ -16,6 +16,8 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
+from iree_pilot.pipeline.frontends.reference import draws
+
 PRICE = "its operands are constants, so its value is computed at the trace"
 #: Elements of a value that is computed: what is larger makes the program larger.
 _MOST = 2**16
@@ -23,7 +25,8 @@ _MOST = 2**16
 
 def calls(program: ExportedProgram) -> list[torch.fx.Node]:
     """Calls that return one tensor and whose operands are all computed from the program's constant
-    tensors, and from nothing else: no parameters, buffers, inputs, sizes or random numbers."""
+    tensors, and from nothing else: no parameters, buffers, inputs, sizes,
+    random numbers or memory that nobody wrote."""
     constants = program.graph_signature.inputs_to_lifted_tensor_constants
     known: set[torch.fx.Node] = set()
     found = []
@@ -78,7 +81,7 @@ def _pure(target: Callable[..., Any] | str) -> bool:
     if not isinstance(target, OpOverload):
         return getattr(target, "__name__", "") == "getitem"
     random = torch.Tag.nondeterministic_seeded in target.tags
-    return not random and not target._schema.is_mutable
+    return not (random or target._schema.is_mutable or draws.leaves_unwritten(target))
 
 
 def _small(value: torch.Tensor) -> bool:

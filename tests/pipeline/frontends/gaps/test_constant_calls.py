@@ -31,6 +31,12 @@ def drawn(x: Any) -> Any:
     return torch.erfinv(torch.bernoulli(torch.tensor([0.0, 0.0]))) + x
 
 
+def unwritten(x: Any) -> Any:
+    import torch
+
+    return torch.erfinv(torch.empty(2) * torch.tensor(0.5)) + x
+
+
 def closed(function: Any, *leave: str) -> tuple[dict[str, Any], Any]:
     """(the program without its gaps, what was found)."""
     import torch
@@ -56,7 +62,7 @@ def test_its_value_is_computed_where_the_compiler_has_no_lowering() -> None:
     assert torch.equal(after["main"].module()(x), quantile(x))
 
 
-@pytest.mark.parametrize("function", [of_the_input, drawn])
+@pytest.mark.parametrize("function", [of_the_input, drawn, unwritten])
 def test_what_inputs_or_chance_decide_is_left(function: Any) -> None:
     after, found = closed(function)
     assert found == ()
