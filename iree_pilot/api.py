@@ -223,6 +223,7 @@ def bisect(
     from iree_pilot.pipeline.execution import refitting
     from iree_pilot.repro import failed
     from iree_pilot.repro.options import Options
+    from iree_pilot.repro.workarounds import by_itself
 
     if result.failure is None:
         raise UsageError(
@@ -233,6 +234,8 @@ def bisect(
     context = Context(toolchain=find(release), limits=limits_of(time_limit, memory_limit))
     ((_, planned),) = plans_of(result.target, context.toolchain, device or result.device, own)
     options = Options(place=Path(directory), flags=own, everything=everything, fresh=fresh)
+
+    program = by_itself.apply(program, planned, context)
 
     def isolate(loaded: Loaded) -> Bisection:
         return failed.isolate(loaded, result, planned, context, options)
@@ -365,12 +368,14 @@ def _case(
     recipe: str | Path | None,
 ) -> CaseResult:
     from iree_pilot.pipeline.execution import refitting
+    from iree_pilot.repro.workarounds import by_itself
     from iree_pilot.repro.workarounds.applied import Applied
 
     (named, planned), *others = plans_of(target, context.toolchain, device, settings.flags)
     if others:
         raise UsageError(f"{target}: one target at a time", advice=f"For example: {named}")
 
+    program = by_itself.apply(program, planned, context)
     made = Applied(loaded=program, plan=planned, flags=settings.flags)
     if recipe is not None:
         made = _applied(Path(recipe), made, device, context)

@@ -33,7 +33,14 @@ from iree_pilot.pipeline.inspect.executables import Compiling
 from iree_pilot.pipeline.inspect.spirv import Checked
 from iree_pilot.pipeline.numerics import demoted, numerics
 from iree_pilot.pipeline.numerics.numerics import Comparison
-from iree_pilot.pipeline.program.program import Function, Parameters, Program, Tensor, scopes_text
+from iree_pilot.pipeline.program.program import (
+    Decomposed,
+    Function,
+    Parameters,
+    Program,
+    Tensor,
+    scopes_text,
+)
 from iree_pilot.pipeline.store.store import Store
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import BACKENDS, Device, Plan
@@ -61,7 +68,9 @@ Alone = Callable[[Device], contextlib.AbstractContextManager[object]]
 class CaseWatcher(Protocol):
     """Receives the progress of a case."""
 
-    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
+    def planned(
+        self, target: str, arch: str | None, warnings: tuple[str, ...], notes: tuple[str, ...]
+    ) -> None: ...
     def began(self, target: str, work: Work) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def compiling(self, target: str, state: Compiling) -> None: ...
@@ -123,8 +132,14 @@ class _Case:
         """The target as the user named it."""
         return self.plan.name
 
+    @property
+    def decomposed(self) -> tuple[Decomposed, ...]:
+        """What was decomposed for this target."""
+        return tuple(one for one in self.loaded.program.decomposed if one.target)
+
     def result(self) -> CaseResult:
-        self.watcher.planned(self.target, self.plan.target.arch, self.plan.warnings)
+        notes = tuple(one.note for one in self.decomposed)
+        self.watcher.planned(self.target, self.plan.target.arch, self.plan.warnings, notes)
         result = self.compiled()
         if not self.settings.run or result.failure is not None:
             return result
@@ -163,6 +178,7 @@ class _Case:
             command=compiled.command,
             flags=self.settings.flags,
             warnings=plan.warnings,
+            decomposed=self.decomposed,
             dispatches=compiled.dispatches,
             output=str(directory / compiled.output) if compiled.output else None,
             output_bytes=compiled.output_bytes,
@@ -585,7 +601,9 @@ def _no_reference(function: FunctionResult) -> str:
 class Silent:
     """A watcher that does nothing with what it hears."""
 
-    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None: ...
+    def planned(
+        self, target: str, arch: str | None, warnings: tuple[str, ...], notes: tuple[str, ...]
+    ) -> None: ...
     def began(self, target: str, work: Work) -> None: ...
     def phase(self, target: str, phase: Phase) -> None: ...
     def compiling(self, target: str, state: Compiling) -> None: ...

@@ -14,6 +14,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.inspect.amdgpu import Kernel
 from iree_pilot.pipeline.inspect.spirv import Checked
 from iree_pilot.pipeline.numerics.numerics import Comparison
+from iree_pilot.pipeline.program.program import Decomposed
 from iree_pilot.pipeline.toolchain.compiler import Dispatches
 from iree_pilot.pipeline.toolchain.phases import Phase
 
@@ -90,7 +91,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     can be typed again; resume: the same
     from the last good phase, when that fails too (phase_confirmed). generation: by the functions
     chained, where that was wanted and each could be run. advice: what to do about the failure,
-    where it is for want of an architecture.
+    where it is for want of an architecture. decomposed: operations that were, for this target.
     """
 
     target: str
@@ -106,6 +107,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    decomposed: tuple[Decomposed, ...] = ()
     device_name: str | None = None
     functions: tuple[FunctionResult, ...] = ()
     generation: Generation | None = None

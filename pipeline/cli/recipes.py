@@ -72,17 +72,14 @@ class Cooking(msgspec.Struct, frozen=True, kw_only=True):
         return {"recipe": {target: self.names(plan) for target, plan in plans}}
 
     def applied(self, session: Session, loaded: Loaded, plan: Plan) -> Applied:
-        """The program, the plan and the flags for a target, changed as the recipe says.
+        """The program, the plan and the flags for a target, changed as the recipe says, and with
+        what the program gets by itself.
 
-        Raises UsageError where it does not fit.
+        Raises UsageError where the recipe does not fit.
         """
-        from iree_pilot.repro.workarounds.applied import Applied
-
-        if self.recipe is None:
-            return Applied(loaded=loaded, plan=plan, flags=self.flags)
         from iree_pilot.repro.bringup import applying
 
-        steps = self.recipe.of(plan.target.backend)
+        steps = self.recipe.of(plan.target.backend) if self.recipe else ()
         return applying.apply(steps, self.unchanged(session, loaded, plan), session.context)
 
 

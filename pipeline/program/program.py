@@ -331,7 +331,8 @@ class Decomposed(msgspec.Struct, frozen=True, kw_only=True):
     """An operation of the model that was decomposed, as IREE cannot compile it.
 
     op: `aten.diff`. by: whose decomposition it is, PyTorch's or iree-pilot's. reason: in words.
-    price: what it costs, "" if nothing to speak of. message: the compiler's.
+    price: what it costs, "" if nothing to speak of. message: the compiler's. target: for which it
+    was; "" for all.
     """
 
     op: str
@@ -339,6 +340,13 @@ class Decomposed(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     price: str
     message: str
+    target: str = ""
+
+    @property
+    def note(self) -> str:
+        """A line for the user."""
+        price = f"; {self.price}" if self.price else ""
+        return f"{self.op}: decomposed by {self.by}, since {self.reason}{price}"
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -370,8 +378,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     what a compile depends on. origin: who made it
     (`torch 2.13.0`, `iree-turbine 3.9.0`, ...). notes: what the user should know of it. others:
     public functions that cannot be called, by name, and why. decomposed: operations of the model
-    that the MLIR has no more. decided: values of tensors that the trace took as given. switches:
-    of a transformers model, as they are set (`frontends`).
+    that the MLIR has no more; left: those that the user wants left as they are, by name, or `all`.
+    decided: values of tensors that the trace took as given. switches: of a transformers model, as
+    they are set (`frontends`).
     """
 
     source: str
@@ -383,6 +392,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     mlir: str = "program.mlir"
     others: dict[str, str] = {}
     decomposed: tuple[Decomposed, ...] = ()
+    left: tuple[str, ...] = ()
     decided: tuple[Decided, ...] = ()
     switches: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-_NAME = "python.json"
+NAME = "python.json"
 _ALIAS = re.compile(r"#(loc\d*) = loc\((.*)\)$")
 _FRAME = re.compile(r'#(?P<alias>loc\d*)\b|"(?P<file>(?:[^"\\]|\\.)*)":(?P<line>\d+):\d+')
 _LOCATION = re.compile(r"(.+\.mlir):(\d+)(?::\d+)?")
@@ -31,12 +31,39 @@ def keep(directory: Path, program: str, located: str) -> None:
     Of the frames of a line, the innermost one outside of installed packages. Nothing is kept where
     the texts differ in more than locations.
     """
+    found = _read(program, located)
+    if found is not None:
+        (directory / NAME).write_bytes(msgspec.json.encode(found))
+
+
+def carry(original: Path, made: Path, located: str) -> None:
+    """Keeps beside a program that was made of another one what is known of the other's lines.
+
+    located: the text of `made` with MLIR's locations, which are lines of the original.
+    """
+    try:
+        known = msgspec.json.decode((original.parent / NAME).read_bytes(), type=_PythonLines)
+    except (OSError, msgspec.DecodeError):
+        return
+    found = _read(made.read_text(encoding="utf-8"), located)
+    if found is not None:
+        lines = {
+            number: known.lines[line]
+            for number, (_, line) in found.lines.items()
+            if line in known.lines
+        }
+        carried = msgspec.structs.replace(known, lines=lines)
+        (made.parent / NAME).write_bytes(msgspec.json.encode(carried))
+
+
+def _read(program: str, located: str) -> _PythonLines | None:
+    """Where the lines of a program come from, as the same text with locations says."""
     matches = (_ALIAS.fullmatch(line) for line in located.splitlines() if line.startswith("#"))
     aliases = {match[1]: match[2] for match in matches if match}
     body = _program("\n".join(line for line in located.splitlines() if not _ALIAS.match(line)))
     plain = _program(program)
     if len(plain) != len(body):
-        return
+        return None
     files: dict[str, int] = {}
     lines: dict[int, tuple[int, int]] = {}
     for number, (text, line) in enumerate(zip(plain, body, strict=True), 1):
@@ -45,8 +72,7 @@ def keep(directory: Path, program: str, located: str) -> None:
         if frames:
             file, at = next((f for f in frames if not _is_installed(f[0])), frames[0])
             lines[number] = (files.setdefault(file, len(files)), at)
-    found = _PythonLines(files=tuple(files), lines=lines)
-    (directory / _NAME).write_bytes(msgspec.json.encode(found))
+    return _PythonLines(files=tuple(files), lines=lines)
 
 
 def of(location: str | None) -> str:
@@ -56,7 +82,7 @@ def of(location: str | None) -> str:
     if match is None:
         return ""
     try:
-        held = (Path(match[1]).parent / _NAME).read_bytes()
+        held = (Path(match[1]).parent / NAME).read_bytes()
         found = msgspec.json.decode(held, type=_PythonLines)
         file, line = found.lines[int(match[2])]
         return f"{found.files[file]}:{line}"

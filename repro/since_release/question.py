@@ -40,6 +40,7 @@ from iree_pilot.repro.since_release.trials import (
 )
 from iree_pilot.repro.trust import own
 from iree_pilot.repro.trust.trust import open_folder
+from iree_pilot.repro.workarounds import by_itself
 
 QUESTION = "question.json"
 
@@ -113,9 +114,12 @@ def trials(
     """
     if loaded is None:
         loaded, toolchain = _read(question, toolchain)
+    context = Context(toolchain=toolchain, limits=question.limits)
+    plan = targets.plan(question.target, toolchain, None, user_flags=question.flags)
+    loaded = by_itself.apply(loaded, plan, context)
     root = data_directory() / "releases"
     # True: once there were questions whose modules were not to be run.
-    key = Store.key(loaded.directory, question.target, question.flags, True)[:16]
+    key = Store.key(str(loaded.mlir), loaded.directory, question.target, question.flags, True)[:16]
     with Locks(root / "locks").hold(key):
         made = portable(loaded, toolchain, root / key / "program")
     compiled = CompiledProgram(made, question.target, question.flags, question.limits)

@@ -19,6 +19,7 @@ from iree_pilot.pipeline.failures.diagnostics import Failure
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import process
 from iree_pilot.pipeline.processes.workers import side_by_side
+from iree_pilot.pipeline.program import python_lines
 from iree_pilot.pipeline.store.journal import Journal
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Target
@@ -304,7 +305,7 @@ def portable(loaded: Loaded, toolchain: Toolchain, place: Path) -> Loaded:
         return loaded
     name = f"{Path(loaded.program.mlir).stem}.mlir"
     for file in Path(loaded.directory).iterdir():
-        if file.name != loaded.program.mlir and not (place / file.name).is_symlink():
+        if file.name not in (name, python_lines.NAME) and not (place / file.name).is_symlink():
             (place / file.name).symlink_to(file.absolute())
     (place / name).write_bytes(text)
     digest = hashlib.sha256(text).hexdigest()

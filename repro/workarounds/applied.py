@@ -11,6 +11,7 @@ from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.targets import targets
 from iree_pilot.pipeline.targets.targets import Plan
 from iree_pilot.pipeline.toolchain.context import Context
+from iree_pilot.repro.workarounds import by_itself
 from iree_pilot.repro.workarounds.candidate import Candidate, name
 
 
@@ -38,16 +39,19 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply(combination: Sequence[Candidate], case: Unchanged, context: Context) -> Applied:
-    """The case with candidates applied. context.directory: for programs that are edited.
+    """The case with candidates applied, and with what its program gets by itself for the target.
 
-    Raises Unusable where there is no such program.
+    context.directory: for programs that candidates edit. Raises Unusable where there is no such
+    program.
     """
-    from iree_pilot.repro.workarounds import (
-        rewrites,  # with it what edits programs, which most cases do not need
-    )
+    plan, loaded = plan_of(combination, case, context), case.loaded
+    if combination:
+        from iree_pilot.repro.workarounds import rewrites  # what edits, most cases do not need
 
-    loaded = rewrites.made(case.loaded, case.job, case.settings, combination, context)
-    plan = plan_of(combination, case, context)
+        loaded = rewrites.traced(loaded, case.job, case.settings, combination, context)
+    loaded = by_itself.apply(loaded, plan, context)
+    if combination:
+        loaded = rewrites.edited(loaded, combination, context)
     return Applied(loaded=loaded, plan=plan, flags=flags_of(combination, case))
 
 

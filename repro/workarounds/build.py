@@ -39,7 +39,7 @@ class Before:
         from iree.compiler import ir
 
         kind = ir.Type.parse(result)
-        with self._point:
+        with self._point, self.op.location:
             return ir.Operation.create(f"torch.{name}", results=[kind], operands=operands).results[
                 0
             ]
@@ -47,7 +47,7 @@ class Before:
     def _constant(self, name: str, kind: str, attributes: dict[str, str]) -> Any:
         from iree.compiler import ir
 
-        with self._point:
+        with self._point, self.op.location:
             return ir.Operation.create(
                 f"torch.constant.{name}",
                 results=[ir.Type.parse(kind)],

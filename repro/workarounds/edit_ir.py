@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from iree_pilot.pipeline.program import python_lines
 from iree_pilot.repro.ir import edit as ir_edit
 from iree_pilot.repro.ir import symbols
 from iree_pilot.repro.workarounds.build import (
@@ -91,17 +92,21 @@ class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
 
 def rewritten(rewriting: Rewriting, directory: Path) -> Rewritten:
     """Writes the rewritten program, where there is one."""
+    original, output = Path(rewriting.mlir), Path(rewriting.output)
     try:
-        done, text = rewrite(Path(rewriting.mlir).read_bytes(), rewriting.edit)
+        done, text, located = _rewrite(original.read_bytes(), rewriting.edit)
     except (NotPossible, ValueError) as fault:
         return Rewritten(why=str(fault))
     if text:
-        Path(rewriting.output).write_text(text, encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
+        if not done.renamed:
+            python_lines.carry(original, output, located)
     return done
 
 
-def rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str]:
-    """(summary of the changes, the new program); no text if nothing changed."""
+def _rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str, str]:
+    """(summary of the changes, the new program, that with locations in the old one); no text if
+    nothing changed."""
     renamed: dict[str, str] = {}
     with ir_edit.context():
         module = ir_edit.parse(text)
@@ -113,8 +118,12 @@ def rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str]:
         if edit == "fnuz" and renamed:
             changes = max(changes, 1)
         if not changes:
-            return Rewritten(why="there is nothing in the program that it is for"), ""
-        return Rewritten(changes=changes, renamed=renamed), ir_edit._printed(module)
+            return Rewritten(why="there is nothing in the program that it is for"), "", ""
+        printed = ir_edit._printed(module)
+        located = module.operation.get_asm(
+            enable_debug_info=True, large_elements_limit=8, large_resource_limit=8
+        )
+        return Rewritten(changes=changes, renamed=renamed), printed, str(located)
 
 
 def _torch_operations(module: Any) -> list[Any]:
@@ -122,47 +131,68 @@ def _torch_operations(module: Any) -> list[Any]:
 
 
 def _attention(op: Any) -> int:
-    """`softmax(q k^T * scale + mask) v`, the softmax in f32."""
+    """`softmax(q k^T * scale + mask) v`, the softmax in f32 at least; 0 in a row without keys."""
     if op.name != _SDPA:
         return 0
     query, key, value, mask, dropout, causal, scale, *rest = op.operands
     if literal(dropout):
         raise NotPossible("the attention has dropout")
-    if rest and literal(rest[0]):
-        raise NotPossible("the attention shares keys among groups of queries (enable_gqa)")
     build = Before(op)
     shape, element = tensor(query)
+    if rest and literal(rest[0]):
+        key, value = (_repeated(build, one, shape) for one in (key, value))
     keys, _ = tensor(key)
     factor = literal(scale)
     if factor is None:
         if shape[-1] == "?":
             raise NotPossible("the size of a head is not known")
         factor = int(shape[-1]) ** -0.5
+    softmax = element if element == "f64" else "f32"
     turned = [*keys[:-2], keys[-1], keys[-2]]
     transposed = build.make(
         "aten.transpose.int", [key, build.integer(-2), build.integer(-1)], vtensor(turned, element)
     )
     sizes = [*tensor(op.results[0])[0][:-1], keys[-2]]
     scores = build.make("aten.matmul", [query, transposed], vtensor(sizes, element))
-    scores = build.times(build.convert(scores, "f32"), float(factor))
-    wide = vtensor(sizes, "f32")
+    scores = build.times(build.convert(scores, softmax), float(factor))
+    wide = vtensor(sizes, softmax)
+    masked = literal(causal) or str(mask.type) != "!torch.none"
     if str(mask.type) != "!torch.none":
         _, kind = tensor(mask)
         if kind == "i1":
             operands = [mask, scores, _minus_infinity(build)]
             scores = build.make("aten.where.ScalarOther", operands, wide)
         else:
-            added = build.convert(mask, "f32")
+            added = build.convert(mask, softmax)
             scores = build.make("aten.add.Tensor", [scores, added, build.integer(1)], wide)
     if literal(causal):
-        lower = _lower_triangle(build, sizes[-2:], shape[-2], keys[-2])
-        operands = [lower, scores, _minus_infinity(build)]
+        operands = [_lower_triangle(build, query, key), scores, _minus_infinity(build)]
         scores = build.make("aten.where.ScalarOther", operands, wide)
     weights = build.make("aten.softmax.int", [scores, build.integer(-1), build.none()], wide)
+    if masked:
+        operands = [_has_keys(build, scores), weights, build.number(0.0)]
+        weights = build.make("aten.where.ScalarOther", operands, wide)
     weights = build.convert(weights, element)
     result = op.results[0]
     build.replace(build.make("aten.matmul", [weights, value], str(result.type)))
     return 1
+
+
+def _repeated(build: Before, value: Any, query: list[str]) -> Any:
+    """Keys or values [..., heads, rows, size] for as many heads as the query has."""
+    shape, element = tensor(value)
+    if "?" in (query[-3], shape[-3]):
+        raise NotPossible("the attention shares keys among heads of unknown number")
+    times = int(query[-3]) // int(shape[-3])
+    single, several = ([*shape[:-2], n, *shape[-2:]] for n in ("1", str(times)))
+    lifted = build.make("aten.unsqueeze", [value, build.integer(-3)], vtensor(single, element))
+    sizes = [build.integer(times if n == len(shape) - 2 else -1) for n in range(len(several))]
+    listed = build.make("prim.ListConstruct", sizes, "!torch.list<int>")
+    operands = [lifted, listed, build.boolean(False)]
+    expanded = build.make("aten.expand", operands, vtensor(several, element))
+    operands = [expanded, build.integer(-4), build.integer(-3)]
+    flat = vtensor([*shape[:-3], query[-3], *shape[-2:]], element)
+    return build.make("aten.flatten.using_ints", operands, flat)
 
 
 def _minus_infinity(build: Before) -> Any:
@@ -170,19 +200,29 @@ def _minus_infinity(build: Before) -> Any:
     return build._constant("float", "!torch.float", {"value": "0xFFF0000000000000 : f64"})
 
 
-def _lower_triangle(build: Before, sizes: list[str], rows: str, columns: str) -> Any:
+def _has_keys(build: Before, scores: Any) -> Any:
+    """[..., rows, 1] i1: whether a row of scores has one that is more than -inf, or a NaN."""
+    sizes, element = tensor(scores)
+    dims = build.make("prim.ListConstruct", [build.integer(-1)], "!torch.list<int>")
+    single = [*sizes[:-1], "1"]
+    operands = [scores, dims, build.boolean(True)]
+    largest = build.make("aten.amax", operands, vtensor(single, element))
+    return build.make("aten.ne.Scalar", [largest, _minus_infinity(build)], vtensor(single, "i1"))
+
+
+def _lower_triangle(build: Before, query: Any, key: Any) -> Any:
     """[rows, columns] i1: whether a column is no later than its row."""
-    if "?" in (rows, columns):
-        raise NotPossible("the attention is causal, and its lengths are not known")
 
-    def counted(count: str, shape: list[str], dim: int) -> Any:
-        none = build.none()
-        operands = [build.integer(int(count)), none, none, none, none]
-        line = build.make("aten.arange", operands, vtensor([count], "si64"))
-        return build.make("aten.unsqueeze", [line, build.integer(dim)], vtensor(shape, "si64"))
+    def counted(value: Any, dim: int) -> tuple[Any, str]:
+        size, none = tensor(value)[0][-2], build.none()
+        end = build.make("aten.size.int", [value, build.integer(-2)], "!torch.int")
+        line = build.make("aten.arange", [end, none, none, none, none], vtensor([size], "si64"))
+        shape = [size, "1"] if dim == 1 else ["1", size]
+        column = build.make("aten.unsqueeze", [line, build.integer(dim)], vtensor(shape, "si64"))
+        return column, size
 
-    down, across = counted(rows, [rows, "1"], 1), counted(columns, ["1", columns], 0)
-    return build.make("aten.ge.Tensor", [down, across], vtensor(sizes, "i1"))
+    (down, rows), (across, columns) = counted(query, 1), counted(key, 0)
+    return build.make("aten.ge.Tensor", [down, across], vtensor([rows, columns], "i1"))
 
 
 def _prelu(op: Any) -> int:

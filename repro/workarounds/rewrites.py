@@ -23,7 +23,7 @@ from iree_pilot.pipeline.frontends.job import Job, TraceFailed
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.frontends.switches import DATA_DEPENDENT, EXAMPLE, SWITCHES
 from iree_pilot.pipeline.processes import process, task
-from iree_pilot.pipeline.program import archive, tensors
+from iree_pilot.pipeline.program import archive, python_lines, tensors
 from iree_pilot.pipeline.program.program import Decided, Parameter, Parameters, holds_for
 from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import edit_ir
@@ -187,24 +187,31 @@ def job_of(job: Job, settings: Mapping[str, str], combination: Sequence[Candidat
     return msgspec.structs.replace(job, source=source, inline=inline)
 
 
-def made(
+def traced(
     loaded: Loaded,
     job: Job,
     settings: Mapping[str, str],
     combination: Sequence[Candidate],
     context: Context,
 ) -> Loaded:
-    """The program of a combination: itself where nothing in it rewrites.
+    """The program of a combination's fields: itself where nothing is traced otherwise.
 
-    directory: for programs that are edited, which stay there. Raises Unusable where there is no
-    such program.
+    Raises Unusable where there is no such program.
     """
-    if any(one.fields or one.inline is not None for one in combination):
-        try:
-            loaded = load(job_of(job, settings, combination), context)
-        except (TraceFailed, PilotError) as fault:
-            message = fault.message if isinstance(fault, PilotError) else str(fault)
-            raise Unusable(f"it cannot be traced so: {message.splitlines()[0]}") from fault
+    if not any(one.fields or one.inline is not None for one in combination):
+        return loaded
+    try:
+        return load(job_of(job, settings, combination), context)
+    except (TraceFailed, PilotError) as fault:
+        message = fault.message if isinstance(fault, PilotError) else str(fault)
+        raise Unusable(f"it cannot be traced so: {message.splitlines()[0]}") from fault
+
+
+def edited(loaded: Loaded, combination: Sequence[Candidate], context: Context) -> Loaded:
+    """The program with a combination's edits, in context.directory; itself where there are none.
+
+    Raises Unusable where one of them cannot be made.
+    """
     for one in combination:
         if one.edit is not None:
             loaded = _edited(loaded, one.edit, context.directory, context.limits)
@@ -224,7 +231,8 @@ def _edited(loaded: Loaded, kind: Edit, directory: Path, limits: process.Limits)
     original = Path(loaded.directory).absolute()
     for file in original.iterdir():
         target = place / file.name
-        if file.name not in (loaded.program.mlir, output.name) and not target.is_symlink():
+        own = (loaded.program.mlir, output.name, python_lines.NAME)
+        if file.name not in own and not target.is_symlink():
             target.symlink_to(file)
     program = msgspec.structs.replace(
         loaded.program,

@@ -59,7 +59,7 @@ def _codegen() -> list[Candidate]:
     ]
 
 
-_ATTENTION = r"attention|online_|softmax"
+_ATTENTION = r"attention|online_|softmax|mismatch/nan"
 _FP8 = r"f8E|F8E|fp8|FP8|vector\.bitcast|extf|truncf|float"
 _HALF = r"f16|vector\.bitcast|extf|truncf|half"
 _INTEGERS = r"\bi8\b|integers|MulIOp|SubIOp|\bui8\b|si8"

@@ -20,7 +20,6 @@ SOURCES = [*registry(), "attention:sdpa", "mixtral-moe:eager"]
 _DATA_DEPENDENT = ("trace-error", "trace-error/GuardOnDataDependentSymNode/")
 #: What does not go well with IREE 3.13 and llvmpipe: the failure's kind and its signature's start.
 KNOWN = {
-    "attention:sdpa": {"vulkan": ("diagnostic", "diagnostic/iree_linalg_ext.online_attention/")},
     # At its width of 64 something else is computed, of memory that nobody wrote: other numbers or
     # NaN; at 48 it is not.
     "gemma3-vision": {"vulkan": ("mismatch", "mismatch/")},

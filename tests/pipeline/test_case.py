@@ -47,7 +47,9 @@ class Heard(Silent):
     def __init__(self) -> None:
         self.words: list[str] = []
 
-    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None:
+    def planned(
+        self, target: str, arch: str | None, warnings: tuple[str, ...], notes: tuple[str, ...]
+    ) -> None:
         self.words.append(f"planned {target} {arch} {' '.join(warnings)}".strip())
 
     def began(self, target: str, step: str) -> None:

@@ -222,11 +222,15 @@ class Live:
         for note in program.notes:
             self._print(f"  note: {escape(note)}")
 
-    def planned(self, target: str, arch: str | None, warnings: tuple[str, ...]) -> None:
+    def planned(
+        self, target: str, arch: str | None, warnings: tuple[str, ...], notes: tuple[str, ...]
+    ) -> None:
         resolved = f"  for {arch}" if arch and not target.endswith(f":{arch}") else ""
         self._print(f"\n[bold]{escape(target)}[/bold]{escape(resolved)}")
         for warning in warnings:
             self._print(f"  [yellow]warning:[/yellow] {escape(warning)}")
+        for note in notes:
+            self._print(f"  note: {escape(note)}")
 
     def began(self, target: str, work: Work) -> None:
         what, part = _DOING[work]

@@ -40,10 +40,14 @@ def bisect(
     """
     from iree_pilot.repro.differential import against
     from iree_pilot.repro.options import Options
+    from iree_pilot.repro.workarounds import by_itself
 
+    for one in compared:  # both are of one program
+        loaded = by_itself.apply(loaded, one.plan, session.context)
     live.doing("comparing dispatch by dispatch", "compare")
     for one in compared:
-        live.planned(one.name, None, one.plan.warnings)
+        own = (d for d in loaded.program.decomposed if d.target == one.plan.name)
+        live.planned(one.name, None, one.plan.warnings, tuple(d.note for d in own))
     place, default = folder
     return against.bisect(
         loaded,

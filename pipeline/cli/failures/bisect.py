@@ -274,8 +274,8 @@ def _each(
         settled, case = session.settled(made.loaded, attempt, live)
         placed = asked._replace(output=place, flags=made.flags)
         found = isolate(session, settled, case, made.plan, placed, live)
-        if found is None and loaded.program.decomposed:
-            found = _gap(session, loaded, plan, asked._replace(output=place), live)
+        if found is None and settled.program.decomposed:
+            found = _gap(session, settled, plan, asked._replace(output=place), live)
         yield target, found or Bisection(status="passes", why=_passes(asked, target, case))
 
 

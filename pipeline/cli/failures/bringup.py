@@ -240,6 +240,7 @@ class _BringupCommand:
         from iree_pilot.pipeline.errors import PilotError
         from iree_pilot.pipeline.frontends.load import TraceFailed
         from iree_pilot.pipeline.frontends.reference import drawing
+        from iree_pilot.repro.workarounds import by_itself
 
         references = [one.reference for one in loaded.program.functions if one.reference]
         reasons = [why for one in references for why in one.incomparable]
@@ -251,6 +252,7 @@ class _BringupCommand:
             made = self._session.program(asked.source, asked.chosen, self._live)
         except (TraceFailed, PilotError):
             return ()
+        made = by_itself.apply(made, plan, self._session.context)
         settings = Settings(flags=asked.flags, latency_budget=0)
         result = case.run(made, plan, self._session.context, settings, self._live)
         more = ("--device", asked.device) if asked.device else ()
@@ -447,6 +449,9 @@ def _tell(console: Any, result: BroughtUp) -> None:
         out.print_pairs(console, [(label, text) for label, text in pairs if text])
     verdict = result.result.status
     console.print()
+    if result.result.decomposed:
+        names = ", ".join(one.op for one in result.result.decomposed)
+        console.print(escape(f"decomposed for it, by itself: {names}"), soft_wrap=True)
     for label, names in (("kept", result.kept), ("dropped", result.dropped)):
         if names:
             console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)

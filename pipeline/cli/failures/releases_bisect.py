@@ -415,6 +415,7 @@ def _question(
     from iree_pilot.repro.since_release import question as release_question
     from iree_pilot.repro.since_release.question import Question
     from iree_pilot.repro.trust.trust import open_folder
+    from iree_pilot.repro.workarounds import by_itself
 
     if reproducer.is_folder(source):
         reproducer.announce(open_folder(Path(source), trust=chosen.trust))
@@ -428,8 +429,11 @@ def _question(
     plan = targets.plan(parsed, session.toolchain, None, user_flags=flags)
     loaded = session.program(source, chosen, live)
     live.program(loaded)
-    for warning in plan.warnings:
-        live.note(f"  warning: {warning}")
+    loaded = by_itself.apply(loaded, plan, session.context)
+    own = [one.note for one in loaded.program.decomposed if one.target]
+    for label, texts in (("warning", plan.warnings), ("note", own)):
+        for text in texts:
+            live.note(f"  {label}: {text}")
     question = Question(
         job=session.job_with_inputs(source, chosen),
         target=plan.target,

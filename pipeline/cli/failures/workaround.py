@@ -225,9 +225,10 @@ def _find(
     from iree_pilot.pipeline import case
     from iree_pilot.pipeline.case import Settings
     from iree_pilot.pipeline.cli.boundary import Interrupted
-    from iree_pilot.repro.workarounds import find_workarounds
+    from iree_pilot.repro.workarounds import by_itself, find_workarounds
 
     _, plan = target
+    loaded = by_itself.apply(loaded, plan, session.context)
     settings = Settings(flags=options.flags, fresh=options.fresh, latency_budget=0)
     loaded, result = session.settled(
         loaded, lambda program: case.run(program, plan, session.context, settings, live), live

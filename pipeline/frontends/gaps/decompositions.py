@@ -2,7 +2,7 @@
 
 Each computes what the operation's own kernel computes, which a test checks on random and edge
 values, and is used only for the calls it is made for, and if the compiler refuses such a call (see
-`gaps`) or fails at its probe (see `probes`).
+`gaps`) or fails at its probe (see `probing`).
 
 Runs in the tracing child; imports torch.
 """

@@ -29,9 +29,12 @@ from torch.export import ExportedProgram
 
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.gaps import constant_calls, probes, symbolic_scalars
+from iree_pilot.pipeline.frontends.gaps import constant_calls, symbolic_scalars
 from iree_pilot.pipeline.frontends.gaps.own import OWN, Own
 from iree_pilot.pipeline.program.program import Decomposed
+from iree_pilot.pipeline.targets import probing
+from iree_pilot.pipeline.targets.backends import BACKENDS
+from iree_pilot.pipeline.targets.probing import Fault, ProbeProgram
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
@@ -42,6 +45,7 @@ ALL = "all"
 _ROUNDS = 4
 #: A hundred times what a question takes.
 _ASK_SECONDS = 30.0
+_DEVICE = "local-sync"
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
@@ -81,15 +85,6 @@ def closed(
         )
         found.update((one.op, one) for one in (*decomposed, *scalars))
     return made, tuple(found.values())
-
-
-def notes(decomposed: Sequence[Decomposed]) -> list[str]:
-    """A line for the user about each operation that was decomposed."""
-    return [
-        f"{one.op}: decomposed by {one.by}, since {one.reason}"
-        + (f"; {one.price}" if one.price else "")
-        for one in decomposed
-    ]
 
 
 def _names(wanted: str, op: str) -> bool:
@@ -196,7 +191,7 @@ def _refusals(nodes: Sequence[torch.fx.Node], release: Toolchain) -> dict[OpOver
     """Operations of these calls that do not compile, and why, in their order."""
     text, asked, refused = _module(list({_kind(node): node for node in nodes}.values()))
     compiled = tuple(function for function in asked if function not in refused)
-    with contextlib.suppress(probes.Undecided):
+    with contextlib.suppress(probing.Undecided):
         if compiled:
             refused |= toolchain.remember(
                 "lowering",
@@ -236,12 +231,18 @@ def _failing_later(
         op, own = cast(OpOverload, node.target), _own(node)
         if own is None or own.probe is None or op in found:
             continue
-        if fault := probes.fault(own.probe, release):
+        if fault := _fault(own.probe, release):
             reason = f"IREE {release.version} {fault.does} {own.what}"
             found[op] = Decomposed(
                 op=name(op), by=OURSELVES, reason=reason, price=own.price, message=fault.message
             )
     return found
+
+
+def _fault(probe: ProbeProgram, release: Toolchain) -> Fault | None:
+    """What is wrong with a probe on the CPU."""
+    flags = BACKENDS["llvm-cpu"].flags("host", release)
+    return probing.fault(probe, release, flags, _DEVICE)
 
 
 def _own(node: torch.fx.Node) -> Own | None:
@@ -362,7 +363,7 @@ def _refused(text: str, functions: tuple[str, ...], release: Toolchain) -> dict[
     while left:
         try:
             named = _named(_only(text, left), release)
-        except probes.TooLong:
+        except probing.TooLong:
             if len(left) == 1:
                 return {**refused, left[0]: "the compiler does not end"}
             named = {}
@@ -370,7 +371,7 @@ def _refused(text: str, functions: tuple[str, ...], release: Toolchain) -> dict[
             return refused
         if not named:
             if len(left) == 1:
-                return {**refused, left[0]: probes.ABNORMALLY}
+                return {**refused, left[0]: probing.ABNORMALLY}
             middle = len(left) // 2
             parts = (left[:middle], left[middle:])
             return refused | _refused(text, parts[0], release) | _refused(text, parts[1], release)
@@ -404,7 +405,7 @@ def _named(lines: Sequence[str], release: Toolchain) -> dict[str, str] | None:
         file.write_text("\n".join(lines))
         out = Path(scratch, "out")
         command: list[str | Path] = [release.compiler, file, "--compile-to=input", "-o", out]
-        done = probes.decided(toolchain.ask(command, seconds=_ASK_SECONDS))
+        done = probing.decided(toolchain.ask(command, seconds=_ASK_SECONDS))
     if done.ok:
         return None
     owner, owners = "", []

@@ -12,18 +12,7 @@ import torch
 
 from iree_pilot.pipeline.frontends.gaps import decompositions as made
 from iree_pilot.pipeline.frontends.gaps import sampling, unread, windowed
-
-
-class NumbersProbe(NamedTuple):
-    """The smallest program of a call that some release of IREE computes wrong, or fails to compile
-    behind phase `input`.
-
-    program: MLIR with a function `main`. inputs, expected: of it, as iree-run-module takes them.
-    """
-
-    program: str
-    inputs: tuple[str, ...]
-    expected: tuple[str, ...]
+from iree_pilot.pipeline.targets.probing import ProbeProgram
 
 
 def _always(*args: Any, **kwargs: Any) -> bool:
@@ -42,11 +31,11 @@ class Own(NamedTuple):
     price: str = ""
     applies: Callable[..., bool] = _always
     what: str = ""
-    probe: NumbersProbe | None = None
+    probe: ProbeProgram | None = None
 
 
 _VALUES = "!torch.vtensor<[2],f32>"
-_CROPPING = NumbersProbe(
+_CROPPING = ProbeProgram(
     program=f"""\
 func.func @main(%x: {_VALUES}) -> {_VALUES} {{
   %before = torch.constant.int 1
@@ -62,7 +51,7 @@ func.func @main(%x: {_VALUES}) -> {_VALUES} {{
     expected=("2xf32=0,1",),
 )
 
-_FROM_THE_BACK = NumbersProbe(
+_FROM_THE_BACK = ProbeProgram(
     program=f"""\
 func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
   %dim = torch.constant.int 0
@@ -76,7 +65,7 @@ func.func @main(%x: {_VALUES}, %src: !torch.vtensor<[],f32>) -> {_VALUES} {{
     expected=("2xf32=1,3",),
 )
 
-_CONVOLVED_ONCE = NumbersProbe(
+_CONVOLVED_ONCE = ProbeProgram(
     program="""\
 func.func @main(%x: !torch.vtensor<[1,1,3],f32>, %w: !torch.vtensor<[1,1,2],f32>)
     -> !torch.vtensor<[1,1,1],f32> {
@@ -97,7 +86,7 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>, %w: !torch.vtensor<[1,1,2],f32>
     expected=("1x1x1xf32=3",),
 )
 
-_POOLED_ONCE = NumbersProbe(
+_POOLED_ONCE = ProbeProgram(
     program="""\
 func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> {
   %false = torch.constant.bool false
@@ -117,7 +106,7 @@ func.func @main(%x: !torch.vtensor<[1,1,3],f32>) -> !torch.vtensor<[1,1,1],f32> 
 )
 
 # Of one channel it compiles.
-_CEIL = NumbersProbe(
+_CEIL = ProbeProgram(
     program="""\
 func.func @main(%x: !torch.vtensor<[1,1,2,2],f32>) -> !torch.vtensor<[1,1,2,2],f32> {
   %true = torch.constant.bool true
@@ -136,7 +125,7 @@ func.func @main(%x: !torch.vtensor<[1,1,2,2],f32>) -> !torch.vtensor<[1,1,2,2],f
     expected=("1x1x2x2xf32=1,2,3,4",),
 )
 
-_REFLECTED_FAR = NumbersProbe(
+_REFLECTED_FAR = ProbeProgram(
     program="""\
 func.func @main(%x: !torch.vtensor<[1,8,3],f32>) -> !torch.vtensor<[1,8,5],f32> {
   %zero = torch.constant.int 0
@@ -155,7 +144,7 @@ func.func @main(%x: !torch.vtensor<[1,8,3],f32>) -> !torch.vtensor<[1,8,5],f32> 
 )
 
 # The factor makes the difference larger than what iree-run-module allows.
-_TANH = NumbersProbe(
+_TANH = ProbeProgram(
     program="""\
 func.func @main(%x: !torch.vtensor<[],f32>) -> !torch.vtensor<[],f32> {
   %tanh = torch.constant.str "tanh"
@@ -171,7 +160,7 @@ func.func @main(%x: !torch.vtensor<[],f32>) -> !torch.vtensor<[],f32> {
 )
 
 _IMAGE, _PLACE = "!torch.vtensor<[1,1,3,3],f32>", "!torch.vtensor<[1,1,1,2],f32>"
-_OUTSIDE = NumbersProbe(
+_OUTSIDE = ProbeProgram(
     program=f"""\
 func.func @main(%x: {_IMAGE}, %at: {_PLACE}) -> !torch.vtensor<[1,1,1,1],f32> {{
   %zero = torch.constant.int 0
@@ -205,7 +194,7 @@ func.func @main(%x: {_WHOLE}) -> ({_WHOLE}, {_HALVES}) {{
 
 #: Of a value and its max-pooling by 1x1 with stride 2, of which a quarter is then computed. Where
 #: windows of more elements leave out its end, the same release does not compile it.
-_LEFT_OUT = NumbersProbe(
+_LEFT_OUT = ProbeProgram(
     program=_POOLED,
     inputs=("2x2x4x4xf32=1",),
     expected=("2x2x4x4xf32=2", "2x2x2x2xf32=2"),

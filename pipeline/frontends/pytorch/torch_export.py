@@ -168,10 +168,11 @@ def trace(
             *traceable.notes,
             *_training(traceable, exported),
             *explicit.notes(entries, drawn),
-            *gaps.notes(decomposed),
+            *(one.note for one in decomposed),
             *data_dependent.notes(decided),
         ),
         decomposed=decomposed,
+        left=job.leave,
         decided=tuple(dict.fromkeys(decided)),
         switches=switches.held(traceable.root) if job.source.kind in _SWITCHED else {},
     )

@@ -26,6 +26,7 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 from iree_pilot.repro.bringup import applying
 from iree_pilot.repro.trust import sources as code
+from iree_pilot.repro.workarounds import by_itself
 from iree_pilot.repro.workarounds.applied import Applied, Unchanged
 
 #: The rooms of the code that compiles, runs and compares.
@@ -114,7 +115,8 @@ def planned(case: Case, toolchain: Toolchain) -> Plan:
 
 
 def applied(case: Case, loaded: Loaded, plan: Plan, context: Context) -> Applied:
-    """The program, the plan and the flags with what the case's recipe holds for the target.
+    """The program, the plan and the flags with what the case's recipe holds for the target, and
+    what the program gets by itself for it.
 
     Raises UsageError where that does not fit.
     """
@@ -126,8 +128,6 @@ def applied(case: Case, loaded: Loaded, plan: Plan, context: Context) -> Applied
         flags=case.flags,
         device=None,
     )
-    if not case.steps:
-        return Applied(loaded=loaded, plan=plan, flags=case.flags)
     return applying.apply(case.steps, subject, context)
 
 
@@ -163,6 +163,7 @@ def key(case: Case, loaded: Loaded, toolchain: Toolchain, plan: Plan) -> str:
         # What PyTorch generates is not among the program's contents; its entry's name tells.
         Path(loaded.directory).name if generation.usual(job(case), toolchain) else "",
         _own_code(),
+        by_itself.code(),
     )
 
 

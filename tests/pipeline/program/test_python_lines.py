@@ -66,3 +66,20 @@ def test_texts_that_do_not_fit_each_other_say_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("location", [None, "", "net.py:3", "/no/such/program.mlir:4:1"])
 def test_what_is_no_traced_program_has_none(location: str | None) -> None:
     assert python_lines.of(location) == ""
+
+
+def test_lines_are_carried_to_a_program_made_of_another(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for place in (before, after):
+        place.mkdir()
+    python_lines.keep(before, PLAIN, LOCATED)
+    lines = PLAIN.partition("\n{-#")[0].splitlines()
+    made = after / "program.mlir"
+    made.write_text("\n".join([*lines[:3], "    %new = x", *lines[3:]]))
+    original = before / "program.mlir"
+    located = [f'{line} loc("{original}":{n}:1)' for n, line in enumerate(lines, 1)]
+    located.insert(3, f'    %new = x loc("{original}":5:1)')
+    python_lines.carry(original, made, "\n".join(located))
+    for line, was in ((4, 5), (5, 4), (6, 5), (7, 6)):
+        assert python_lines.of(f"{made}:{line}:1") == python_lines.of(f"{original}:{was}:1")
+    assert python_lines.of(f"{made}:5:1") == "/home/me/net.py:8"

@@ -167,7 +167,8 @@ def test_an_operation_that_the_model_does_not_have_is_named(given_values: tuple[
 def test_a_crash_of_the_compiler_is_traced_to_the_operations_that_cause_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from iree_pilot.pipeline.frontends.gaps import gaps, probes
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.targets import probing
 
     functions = tuple(f"op{number}" for number in range(9))
     text = "\n".join(
@@ -181,7 +182,7 @@ def test_a_crash_of_the_compiler_is_traced_to_the_operations_that_cause_it(
         def answer(lines: Sequence[str], release: Any) -> dict[str, str] | None:
             there = {f for f in functions if any(f"@{f}(" in line for line in lines)}
             if there & endless:
-                raise probes.TooLong
+                raise probing.TooLong
             if there & crashing:
                 return {}
             return dict.fromkeys(there & named, "refused") or None
@@ -283,9 +284,10 @@ def test_negative_padding_is_that_of_pytorch(pads: list[tuple[int, int]], value:
 def test_a_release_that_computes_it_right_needs_no_decomposition(
     monkeypatch: pytest.MonkeyPatch, given_values: tuple[Any, Any]
 ) -> None:
-    from iree_pilot.pipeline.frontends.gaps import gaps, probes
+    from iree_pilot.pipeline.frontends.gaps import gaps
+    from iree_pilot.pipeline.targets import probing
 
-    monkeypatch.setattr(probes, "fault", lambda probe, release: None)
+    monkeypatch.setattr(probing, "fault", lambda *given: None)
     assert gaps.closed(exported(shifted, *given_values))[1] == ()
 
 

@@ -1,26 +1,37 @@
-"""Asks the installed release whether it fails at a probe: compiled, run and compared.
+"""Asks a release whether it fails at a probe on a target: compiled, run where it can be, compared.
 
-Runs in the tracing child.
+What it answers is kept for the release.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.failures import stderr
-from iree_pilot.pipeline.frontends.gaps.own import NumbersProbe
-from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput
 
 _SECONDS = 60.0
-_DEVICE = "local-sync"
 ABNORMALLY = "the compiler ends abnormally"
 _DIFFERS = "[FAILED]"
+
+
+class ProbeProgram(NamedTuple):
+    """The smallest program of a call that some release of IREE computes wrong, or fails to compile
+    behind phase `input`.
+
+    program: MLIR with a function `main`. inputs, expected: of it, as iree-run-module takes them.
+    """
+
+    program: str
+    inputs: tuple[str, ...]
+    expected: tuple[str, ...]
 
 
 class Undecided(Exception):
@@ -42,15 +53,18 @@ class _ProbeAnswer(msgspec.Struct, frozen=True):
     fault: Fault | None
 
 
-def fault(probe: NumbersProbe, release: Toolchain) -> Fault | None:
+def fault(
+    probe: ProbeProgram, release: Toolchain, flags: Sequence[str], device: str | None
+) -> Fault | None:
     """What is wrong with a probe: it does not compile, or its numbers are wrong.
 
-    Of the CPU, once a release. None too where that cannot be found out.
+    flags: for iree-compile. device: to run it on, as iree-run-module takes it; None: it is only
+    compiled. None too where that cannot be found out.
     """
-    key = (release.version, release.revision, probe.program, probe.inputs, probe.expected)
+    key = (release.version, release.revision, *probe, tuple(flags), device)
     try:
         return toolchain.remember(
-            "probe-fault", key, lambda: _asked(probe, release), _ProbeAnswer
+            "probe-fault", key, lambda: _asked(probe, release, flags, device), _ProbeAnswer
         ).fault
     except Undecided:
         return None
@@ -66,16 +80,18 @@ def decided(done: ToolOutput) -> ToolOutput:
     return done
 
 
-def _asked(probe: NumbersProbe, release: Toolchain) -> _ProbeAnswer:
-    backend = BACKENDS["llvm-cpu"]
+def _asked(
+    probe: ProbeProgram, release: Toolchain, flags: Sequence[str], device: str | None
+) -> _ProbeAnswer:
     with tempfile.TemporaryDirectory(prefix="iree-pilot-") as scratch:
         program, module = Path(scratch, "probe.mlir"), Path(scratch, "probe.vmfb")
         program.write_text(probe.program)
-        flags = backend.flags("host", release)
         made = toolchain.ask([release.compiler, program, *flags, "-o", module], seconds=_SECONDS)
         if not decided(made).ok:
             errors = [error.text for error in stderr.read(made.stderr).errors]
             return _ProbeAnswer(Fault("does not compile", (errors or [ABNORMALLY])[0]))
+        if device is None:
+            return _ProbeAnswer(None)
         try:
             tool = release.tool("iree-run-module")
         except EnvironmentFault:
@@ -83,7 +99,7 @@ def _asked(probe: NumbersProbe, release: Toolchain) -> _ProbeAnswer:
         given = [f"--input={one}" for one in probe.inputs]
         expected = [f"--expected_output={one}" for one in probe.expected]
         ran = toolchain.ask(
-            [tool, f"--module={module}", f"--device={_DEVICE}", *given, *expected], seconds=_SECONDS
+            [tool, f"--module={module}", f"--device={device}", *given, *expected], seconds=_SECONDS
         )
     wrong = Fault("computes wrong numbers for", ran.stdout.strip())
     return _ProbeAnswer(wrong if _DIFFERS in ran.stdout else None)
