@@ -74,3 +74,29 @@ def test_wrong_usage(model: Path, words: tuple[str, ...], said: str) -> None:
     done = pilot(*given, cwd=model.parent)
     assert done.code == 2
     assert said in done.err
+
+
+@pytest.mark.real
+def test_parts_whose_sizes_the_inputs_decide(tmp_path: Path, shared_cache: Path) -> None:
+    source = tmp_path / "experts.py"
+    source.write_text("""
+import torch
+
+class Experts(torch.nn.Module):
+    def forward(self, x, counts):
+        parts = x.split(counts.tolist())
+        return torch.cat([part * (1 + number) for number, part in enumerate(parts)])
+
+def model():
+    return Experts().eval()
+
+def inputs():
+    torch.manual_seed(0)
+    return torch.randn(10, 4), torch.tensor([3, 0, 5, 2])
+""")
+    words = ("run", source, "-t", "llvm-cpu", "--json")
+    done = pilot(*words, env={"IREE_PILOT_CACHE": shared_cache})
+    assert [case["status"] for case in done.document["cases"]] == ["ok"], done.err
+    (one,) = done.document["program"]["decomposed"]
+    assert (one["op"], one["by"]) == ("aten.split_with_sizes", "iree-pilot")
+    assert one["reason"].endswith("for parts of any size")

@@ -9,6 +9,7 @@ Runs in the tracing child; imports torch.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -210,11 +211,14 @@ def of_open_size(x: Any, mask: Any, source: torch.Tensor) -> bool:
     return not all(isinstance(n, int) for n in source.shape)
 
 
-def one_part(x: torch.Tensor, sizes: Sequence[Any], dim: int = 0) -> list[torch.Tensor]:
-    """The only part of a split, which is all of it."""
-    return [torch.ops.aten.alias(x)]
+def split_open(x: torch.Tensor, sizes: Sequence[Any], dim: int = 0) -> list[torch.Tensor]:
+    """The parts of a split as slices one behind the other; the only part is all of it."""
+    if len(sizes) == 1:
+        return [torch.ops.aten.alias(x)]
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    return [x.narrow(dim, start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
-def is_one_part(x: Any, sizes: Sequence[Any], dim: int = 0) -> bool:
-    """True for a split into one part of a size that is not known when it is compiled."""
-    return len(sizes) == 1 and not isinstance(sizes[0], int)
+def into_open(x: Any, sizes: Sequence[Any], dim: int = 0) -> bool:
+    """True for a split into parts of sizes that are not known when it is compiled."""
+    return not all(isinstance(size, int) for size in sizes)

@@ -339,7 +339,7 @@ OWN: Mapping[str, Sequence[Own]] = {
         )
     ],
     "aten.split_with_sizes": [
-        Own(made.one_part, applies=made.is_one_part, what="one part of any size")
+        Own(made.split_open, applies=made.into_open, what="parts of any size")
     ],
     "aten.topk": [
         Own(made.topk_sorted, applies=made.in_any_order, what="an order that is left open")

@@ -409,3 +409,14 @@ def test_rows_that_a_mask_chooses_are_scattered_by_another() -> None:
     assert torch.equal(after["main"].module()(*values), chosen(*values))
     text = torch_export.to_mlir(after)
     assert gaps._named(text.splitlines(), toolchain.installed()) is None
+
+
+@given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=5), dim=st.sampled_from([0, 1, -1]))
+def test_parts_of_any_size_are_those_of_pytorch(sizes: list[int], dim: int) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.gaps import decompositions
+
+    x = torch.randn(sum(sizes), 3).movedim(0, dim)
+    made, right = decompositions.split_open(x, sizes, dim), torch.split(x, sizes, dim)
+    assert all(map(torch.equal, made, right)) and len(made) == len(right)
