@@ -19,7 +19,7 @@ from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput
 
 _SECONDS = 60.0
 ABNORMALLY = "the compiler ends abnormally"
-_DIFFERS = "[FAILED]"
+_AGREES, _DIFFERS = "[SUCCESS]", "[FAILED]"
 
 
 class ProbeProgram(NamedTuple):
@@ -35,7 +35,8 @@ class ProbeProgram(NamedTuple):
 
 
 class Undecided(Exception):
-    """The compiler was stopped, at a limit or from outside: what it takes is not known."""
+    """A tool was stopped, at a limit or from outside, or cannot be used: what the release does is
+    not known."""
 
 
 class TooLong(Undecided):
@@ -101,5 +102,8 @@ def _asked(
         ran = toolchain.ask(
             [tool, f"--module={module}", f"--device={device}", *given, *expected], seconds=_SECONDS
         )
-    wrong = Fault("computes wrong numbers for", ran.stdout.strip())
-    return _ProbeAnswer(wrong if _DIFFERS in ran.stdout else None)
+    if _DIFFERS in ran.stdout:
+        return _ProbeAnswer(Fault("computes wrong numbers for", ran.stdout.strip()))
+    if _AGREES not in ran.stdout:
+        raise Undecided
+    return _ProbeAnswer(None)

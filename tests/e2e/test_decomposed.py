@@ -100,3 +100,29 @@ def inputs():
     (one,) = done.document["program"]["decomposed"]
     assert (one["op"], one["by"]) == ("aten.split_with_sizes", "iree-pilot")
     assert one["reason"].endswith("for parts of any size")
+
+
+@pytest.mark.real
+def test_bytes_of_an_image_are_not_taken_as_signed(tmp_path: Path, shared_cache: Path) -> None:
+    source = tmp_path / "image.py"
+    source.write_text("""
+import torch
+
+class Image(torch.nn.Module):
+    def forward(self, x, scale):
+        bright = x > 200
+        return x / 255, x * scale, bright, x.sum(-1), x // 3, x - 0.5, torch.where(bright, x, 0)
+
+def model():
+    return Image().eval()
+
+def inputs():
+    torch.manual_seed(0)
+    return torch.arange(256, dtype=torch.uint8).reshape(16, 16), torch.rand(16, 16)
+""")
+    env = {"IREE_PILOT_CACHE": shared_cache}
+    done = pilot("run", source, "-t", "llvm-cpu,vulkan", "--json", env=env)
+    assert [case["status"] for case in done.document["cases"]] == ["ok", "ok"], done.err
+    found = {one["op"]: one["reason"] for one in done.document["program"]["decomposed"]}
+    assert "computes wrong numbers for unsigned bytes" in found["aten.div.Tensor"]
+    assert "does not lower it for unsigned bytes" in found["aten.floor_divide"]

@@ -450,8 +450,8 @@ def _tell(console: Any, result: BroughtUp) -> None:
     verdict = result.result.status
     console.print()
     if result.result.decomposed:
-        names = ", ".join(one.op for one in result.result.decomposed)
-        console.print(escape(f"decomposed for it, by itself: {names}"), soft_wrap=True)
+        own = ", ".join(one.op for one in result.result.decomposed)
+        console.print(escape(f"decomposed for it, by itself: {own}"), soft_wrap=True)
     for label, names in (("kept", result.kept), ("dropped", result.dropped)):
         if names:
             console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from iree_pilot.pipeline.frontends.gaps import decompositions as made
-from iree_pilot.pipeline.frontends.gaps import sampling, unread, windowed
+from iree_pilot.pipeline.frontends.gaps import sampling, unread, unsigned, windowed
 from iree_pilot.pipeline.targets.probing import ProbeProgram
 
 
@@ -200,6 +200,26 @@ _LEFT_OUT = ProbeProgram(
     expected=("2x2x4x4xf32=2", "2x2x2x2xf32=2"),
 )
 
+_BYTE, _FLOAT, _BIT = (f"!torch.vtensor<[1],{kind}>" for kind in ("ui8", "f32", "i1"))
+_SIGNED = ProbeProgram(
+    program=f"""\
+func.func @main(%x: {_BYTE}, %y: {_FLOAT})
+    -> ({_FLOAT}, {_FLOAT}, {_BIT}, {_BYTE}, !torch.vtensor<[],si64>) {{
+  %half = torch.constant.float 0.5
+  %hundred = torch.constant.int 100
+  %none = torch.constant.none
+  %a = torch.aten.mul.Scalar %x, %half : {_BYTE}, !torch.float -> {_FLOAT}
+  %b = torch.aten.mul.Tensor %x, %y : {_BYTE}, {_FLOAT} -> {_FLOAT}
+  %c = torch.aten.lt.Scalar %x, %hundred : {_BYTE}, !torch.int -> {_BIT}
+  %d = torch.aten.abs %x : {_BYTE} -> {_BYTE}
+  %e = torch.aten.sum %x, %none : {_BYTE}, !torch.none -> !torch.vtensor<[],si64>
+  return %a, %b, %c, %d, %e : {_FLOAT}, {_FLOAT}, {_BIT}, {_BYTE}, !torch.vtensor<[],si64>
+}}
+""",
+    inputs=("1xi8=200", "1xf32=0.5"),
+    expected=("1xf32=100", "1xf32=100", "1xi1=00", "1xi8=200", "i64=200"),
+)
+
 _aten = torch.ops.aten
 _ONCE = "a window that fits once, with elements left over"
 
@@ -254,6 +274,12 @@ def _mean_pooling(dims: int, op: Callable[..., Any], *others: Own) -> tuple[Own,
     return _windowed(dims, op, inside, *others, pooled)
 
 
+def _of_bytes(name: str, applies: Callable[..., bool]) -> Own:
+    packet, _, overload = name.removeprefix("aten.").partition(".")
+    op = getattr(getattr(_aten, packet), overload or "default")
+    return Own(unsigned.in_32_bits(op), applies=applies, what="unsigned bytes", probe=_SIGNED)
+
+
 def _along(op: Callable[..., Any]) -> tuple[Own, ...]:
     front, backward = made.from_the_front(op), made.backward_dim
     return (Own(front, applies=backward, what="a dimension from the back"),)
@@ -267,8 +293,8 @@ _EACH_CHANNEL = Own(
 )
 _PADDING = Own(made.pad, applies=made.crops, what="negative padding", probe=_CROPPING)
 
-#: By the name of the operation; the first that applies to a call is for it.
-OWN: Mapping[str, Sequence[Own]] = {
+_OF_BYTES = {name: _of_bytes(name, applies) for name, applies in unsigned.CALLS.items()}
+_OTHERS: Mapping[str, Sequence[Own]] = {
     "aten._is_all_true": [Own(made.is_all_true)],
     "aten._is_any_true": [Own(made.is_any_true)],
     "aten.avg_pool1d": _mean_pooling(1, _aten.avg_pool1d.default),
@@ -347,4 +373,9 @@ OWN: Mapping[str, Sequence[Own]] = {
     "transformers.grouped_mm_fallback": [
         Own(made.grouped_mm, "each expert computes all rows"),
     ],
+}
+#: By the name of the operation; the first that applies to a call is for it.
+OWN: Mapping[str, Sequence[Own]] = {
+    name: [*_OTHERS.get(name, ()), *([_OF_BYTES[name]] if name in _OF_BYTES else [])]
+    for name in {**_OTHERS, **_OF_BYTES}
 }

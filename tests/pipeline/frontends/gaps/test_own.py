@@ -420,3 +420,64 @@ def test_parts_of_any_size_are_those_of_pytorch(sizes: list[int], dim: int) -> N
     x = torch.randn(sum(sizes), 3).movedim(0, dim)
     made, right = decompositions.split_open(x, sizes, dim), torch.split(x, sizes, dim)
     assert all(map(torch.equal, made, right)) and len(made) == len(right)
+
+
+def _bytes_and(other: str) -> tuple[Any, Any]:
+    import torch
+
+    torch.manual_seed(0)
+    x = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    beside = {
+        "bytes": x.flip(0).clamp(min=1),
+        "f32": torch.randn(16, 16) + 2,
+        "f16": (torch.rand(16, 16) + 0.5).half(),
+        "i64": torch.arange(1, 257).reshape(16, 16),
+        "byte": torch.tensor(3, dtype=torch.uint8),
+        "long": torch.tensor(5),
+        "number": 7,
+        "fraction": 0.7,
+    }
+    return x, beside[other]
+
+
+@pytest.mark.parametrize(
+    "other", ["bytes", "f32", "f16", "i64", "byte", "long", "number", "fraction"]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_bytes_in_32_bits_are_what_pytorch_computes(other: str, swapped: bool) -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.gaps import unsigned
+
+    checked = 0
+    for name, applies in unsigned.CALLS.items():
+        packet, _, overload = name.removeprefix("aten.").partition(".")
+        op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        x, beside = _bytes_and(other)
+        number = not isinstance(beside, torch.Tensor)
+        if applies is unsigned.alone:
+            args = (x, [1]) if overload == "dim_IntList" else (x, 1) if overload else (x,)
+        elif number != overload.startswith("Scalar") or (number and swapped):
+            continue
+        else:
+            args = (beside, x) if swapped else (x, beside)
+        modes = [{"rounding_mode": m} for m in ("floor", "trunc")] if "mode" in overload else [{}]
+        for more in modes if applies(*args) else ():
+            made, right = unsigned.in_32_bits(op)(*args, **more), op(*args, **more)
+            assert made.dtype == right.dtype, name
+            assert torch.equal(made, right) or torch.allclose(made, right, equal_nan=True), name
+            checked += 1
+    assert checked >= 6
+
+
+def test_numbers_that_bytes_do_not_hold_are_left_alone() -> None:
+    import torch
+
+    from iree_pilot.pipeline.frontends.gaps import unsigned
+
+    x = torch.zeros(2, dtype=torch.uint8)
+    for number in (-1, 256, True):
+        assert not unsigned.binary(x, number)
+    for beside in (x.bool(), x.to(torch.int8), x.to(torch.int16)):
+        assert not unsigned.binary(x, beside)
+    assert not unsigned.unlike(x, x) and not unsigned.with_fraction(x, 2)
