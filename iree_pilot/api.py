@@ -25,7 +25,7 @@ from iree_pilot.pipeline.case_result import CaseResult
 from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import outline
 from iree_pilot.pipeline.frontends import source as sources
-from iree_pilot.pipeline.frontends.job import Job, TraceFailed
+from iree_pilot.pipeline.frontends.job import Job, TraceFailed, operation
 from iree_pilot.pipeline.frontends.load import Loaded, load
 from iree_pilot.pipeline.frontends.source import Source
 from iree_pilot.pipeline.processes import process
@@ -322,6 +322,12 @@ def traced_as(job: Job, *, leave: tuple[str, ...], seeded: bool) -> Job:
             f"{job.source.text} is traced already: what it draws cannot become inputs",
             advice="Leave --seeded out: it is for PyTorch models.",
         )
+    try:
+        leave = tuple(map(operation, leave))
+    except ValueError as fault:
+        raise UsageError(
+            f"{job.source.text}: {fault}", advice="Leave out what is to be decomposed as it is."
+        ) from fault
     return msgspec.structs.replace(job, leave=leave, seeded=seeded)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -497,14 +496,18 @@ def _pairs(
 def _operations(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    names = tuple(value.removeprefix("torch.").replace("::", ".") for value in values)
-    for name, value in zip(names, values, strict=True):
-        operation = name == "all" or re.fullmatch(r"[a-z]\w*(\.\w+){1,2}", name)
-        if not operation or Path(value).exists():
-            raise click.BadParameter(
-                f"{value!r} is no operation, such as aten.diff; write SOURCE before it", ctx, param
-            )
-    return names
+    from iree_pilot.pipeline.frontends.job import operation
+
+    found = []
+    for value in values:
+        try:
+            found.append(operation(value))
+            why = f"{value!r} is a file" if Path(value).exists() else ""
+        except ValueError as fault:
+            why = str(fault)
+        if why:
+            raise click.BadParameter(f"{why}; write SOURCE before it", ctx, param)
+    return tuple(found)
 
 
 def _archives(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from iree_pilot.pipeline.failures.diagnostics import Failure
@@ -10,6 +12,22 @@ from iree_pilot.pipeline.program.program import Reference, Tensor
 
 DEPENDENCIES = "dependencies.json"
 GENERATED = "generated.json"
+
+
+#: Names all operations.
+ALL = "all"
+_OPERATION = re.compile(r"[a-z]\w*(\.\w+){1,2}")
+
+
+def operation(name: str) -> str:
+    """The name of an operation as programs record it, or `all`; raises ValueError for another text.
+
+    `torch.aten.diff` and `aten::diff` are `aten.diff`.
+    """
+    found = name.removeprefix("torch.").replace("::", ".")
+    if found != ALL and not _OPERATION.fullmatch(found):
+        raise ValueError(f"{name!r} is no operation, such as aten.diff")
+    return found
 
 
 class Chained(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from iree_pilot.pipeline.errors import EnvironmentFault
 from iree_pilot.pipeline.failures import stderr
+from iree_pilot.pipeline.targets.devices import Device
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain, ToolOutput
 
@@ -55,20 +56,18 @@ class _ProbeAnswer(msgspec.Struct, frozen=True):
 
 
 def fault(
-    probe: ProbeProgram, release: Toolchain, flags: Sequence[str], device: str | None
+    probe: ProbeProgram, release: Toolchain, flags: Sequence[str], device: Device | None
 ) -> Fault | None:
     """What is wrong with a probe: it does not compile, or its numbers are wrong.
 
-    flags: for iree-compile. device: to run it on, as iree-run-module takes it; None: it is only
-    compiled. None too where that cannot be found out.
+    flags: for iree-compile. device: to run it on; None: it is only compiled. Raises Undecided.
     """
-    key = (release.version, release.revision, *probe, tuple(flags), device)
-    try:
-        return toolchain.remember(
-            "probe-fault", key, lambda: _asked(probe, release, flags, device), _ProbeAnswer
-        ).fault
-    except Undecided:
-        return None
+    fingerprint = device.fingerprint if device else None
+    key = (release.version, release.revision, *probe, tuple(flags), fingerprint)
+    uri = device.uri if device else None
+    return toolchain.remember(
+        "probe-fault", key, lambda: _asked(probe, release, flags, uri), _ProbeAnswer
+    ).fault
 
 
 def decided(done: ToolOutput) -> ToolOutput:
@@ -96,7 +95,7 @@ def _asked(
         try:
             tool = release.tool("iree-run-module")
         except EnvironmentFault:
-            return _ProbeAnswer(None)
+            raise Undecided from None
         given = [f"--input={one}" for one in probe.inputs]
         expected = [f"--expected_output={one}" for one in probe.expected]
         ran = toolchain.ask(

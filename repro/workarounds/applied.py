@@ -51,7 +51,9 @@ def apply(combination: Sequence[Candidate], case: Unchanged, context: Context) -
         loaded = rewrites.traced(loaded, case.job, case.settings, combination, context)
     loaded = by_itself.apply(loaded, plan, context)
     if combination:
-        loaded = rewrites.edited(loaded, combination, context)
+        done = by_itself.edits(loaded)
+        more = [one for one in combination if one.edit not in done]
+        loaded = rewrites.edited(loaded, more, context)
     return Applied(loaded=loaded, plan=plan, flags=flags_of(combination, case))
 
 

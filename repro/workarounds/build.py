@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from typing import Any
 
 #: torch's numbers for its element types, by the types' names in MLIR.
@@ -58,7 +60,8 @@ class Before:
         return self._constant("int", "!torch.int", {"value": f"{value} : i64"})
 
     def number(self, value: float) -> Any:
-        return self._constant("float", "!torch.float", {"value": f"{value!r} : f64"})
+        text = f"{value:.17e}" if math.isfinite(value) else f"0x{_bits(value):016X}"
+        return self._constant("float", "!torch.float", {"value": f"{text} : f64"})
 
     def boolean(self, value: bool) -> Any:
         return self._constant("bool", "!torch.bool", {"value": "true" if value else "false"})
@@ -83,6 +86,12 @@ class Before:
         for result, value in zip(self.op.results, values, strict=True):
             result.replace_all_uses_with(value)
         self.op.erase()
+
+
+def _bits(value: float) -> int:
+    """The bits of a float64."""
+    bits: int = struct.unpack("<Q", struct.pack("<d", value))[0]
+    return bits
 
 
 def tensor(value: Any) -> tuple[list[str], str]:

@@ -7,6 +7,7 @@ rewrites of `table` are tried by `workaround` and `bringup`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import re
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from iree_pilot.pipeline.frontends.job import ALL
 from iree_pilot.pipeline.frontends.load import Loaded
 from iree_pilot.pipeline.processes import task
 from iree_pilot.pipeline.program import python_lines
@@ -30,9 +32,8 @@ from iree_pilot.pipeline.toolchain.context import Context
 from iree_pilot.repro.workarounds import build, edit_ir
 from iree_pilot.repro.workarounds.candidate import Edit
 
-_KIND = "edited"
+_KIND, _SAID = "edited", "said.json"
 _OURSELVES = "iree-pilot"
-_ALL = "all"
 
 
 class OwnRewrite(NamedTuple):
@@ -113,10 +114,13 @@ def needed(loaded: Loaded, plan: Plan, context: Context) -> dict[Edit, Decompose
     if "torch" not in loaded.program.origin or plan.target.backend not in BACKENDS:
         return found
     for one in OWN_REWRITES:
-        left = any(name == _ALL or _is(one.op, name) for name in loaded.program.left)
+        left = any(name == ALL or _is(one.op, name) for name in loaded.program.left)
         if left or one.edit in found or not _has(loaded.mlir, one):
             continue
-        if fault := _mended(one, plan, context):
+        fault = None
+        with contextlib.suppress(probing.Undecided):
+            fault = _mended(one, plan, context)
+        if fault is not None:
             release, what = context.toolchain.version, one.what or "it"
             found[one.edit] = Decomposed(
                 op=one.op,
@@ -135,8 +139,12 @@ def apply(loaded: Loaded, plan: Plan, context: Context) -> Loaded:
     What was done is among its `decomposed`, behind what the trace did.
     """
     for edit, why in needed(loaded, plan, context).items():
-        file = _edited(loaded.mlir, loaded.program.digest, edit, context)
-        if file is not None:
+        made = _edited(loaded.mlir, loaded.program.digest, edit, context)
+        if made is not None:
+            file, left = made
+            if left:
+                reason = f"{why.reason} (not all calls: {'; '.join(left)})"
+                why = msgspec.structs.replace(why, reason=reason)
             program = msgspec.structs.replace(
                 loaded.program,
                 mlir=str(file),
@@ -145,6 +153,12 @@ def apply(loaded: Loaded, plan: Plan, context: Context) -> Loaded:
             )
             loaded = msgspec.structs.replace(loaded, program=program)
     return loaded
+
+
+def edits(loaded: Loaded) -> frozenset[Edit]:
+    """The edits that a program got by itself."""
+    ops = {one.op for one in loaded.program.decomposed if one.target}
+    return frozenset(one.edit for one in OWN_REWRITES if one.op in ops)
 
 
 def _is(op: str, name: str) -> bool:
@@ -162,9 +176,11 @@ def _has(mlir: Path, one: OwnRewrite) -> bool:
 
 
 def _mended(one: OwnRewrite, plan: Plan, context: Context) -> Fault | None:
-    """What the target fails at in the probe, where it does not once the probe is rewritten."""
-    device = plan.device.uri if plan.device else None
-    ask = partial(probing.fault, release=context.toolchain, flags=plan.flags, device=device)
+    """What the target fails at in the probe, where it does not once the probe is rewritten.
+
+    Raises Undecided.
+    """
+    ask = partial(probing.fault, release=context.toolchain, flags=plan.flags, device=plan.device)
     fault = ask(one.probe)
     if fault is None:
         return None
@@ -174,16 +190,15 @@ def _mended(one: OwnRewrite, plan: Plan, context: Context) -> Fault | None:
         edited = _edited(program, digest(program), one.edit, context)
     if edited is None:
         return None
-    written = one.probe._replace(program=edited.read_text(encoding="utf-8"))
+    written = one.probe._replace(program=edited[0].read_text(encoding="utf-8"))
     return fault if ask(written) is None else None
 
 
-class _Undecided(Exception):
-    """It could not be found out whether a program can be edited."""
-
-
-def _edited(mlir: Path, contents: str, edit: Edit, context: Context) -> Path | None:
-    """The edited program, in the store; None where it cannot be edited.
+def _edited(
+    mlir: Path, contents: str, edit: Edit, context: Context
+) -> tuple[Path, tuple[str, ...]] | None:
+    """(the edited program, in the store; why some calls are left as they are); None where it
+    cannot be edited.
 
     contents: the digest of `mlir`.
     """
@@ -199,15 +214,17 @@ def _edited(mlir: Path, contents: str, edit: Edit, context: Context) -> Path | N
                 limits=context.limits,
             )
         if done.reply is None:
-            raise _Undecided
+            raise probing.Undecided
+        (directory / _SAID).write_bytes(msgspec.json.encode(done.reply))
 
     key = context.store.key(contents, edit, code(), _lines_of(mlir))
     try:
         entry = context.store.obtain(_KIND, key, make)
-    except _Undecided:
+    except probing.Undecided:
         return None
     edited = entry / mlir.name
-    return edited if edited.is_file() else None
+    said = msgspec.json.decode((entry / _SAID).read_bytes(), type=edit_ir.Rewritten)
+    return (edited, said.left) if edited.is_file() else None
 
 
 def _lines_of(mlir: Path) -> str:

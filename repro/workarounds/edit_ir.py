@@ -6,6 +6,7 @@ functions' signatures as they are, so that the original's inputs and reference s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -82,12 +83,14 @@ class Rewriting(msgspec.Struct, frozen=True, kw_only=True):
 class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
     """changes: how many places were rewritten; why: there was nothing, or it is not possible.
 
-    renamed: parameters that need other bytes, old name -> new name.
+    renamed: parameters that need other bytes, old name -> new name. left: why places were left as
+    they are, once each.
     """
 
     changes: int = 0
     why: str = ""
     renamed: dict[str, str] = {}
+    left: tuple[str, ...] = ()
 
 
 def rewritten(rewriting: Rewriting, directory: Path) -> Rewritten:
@@ -114,16 +117,23 @@ def _rewrite(text: bytes, edit: Edit) -> tuple[Rewritten, str, str]:
             _check_fnuz(module)
             retyped, renamed = _retype(str(module.operation.get_asm(enable_debug_info=False)))
             module = ir_edit.parse(retyped.encode())
-        changes = sum(_EDITS[edit](op) for op in _torch_operations(module))
+        changes = 0
+        left: dict[str, None] = {}
+        for op in _torch_operations(module):
+            try:
+                changes += _EDITS[edit](op)
+            except NotPossible as fault:
+                left[str(fault)] = None
         if edit == "fnuz" and renamed:
             changes = max(changes, 1)
         if not changes:
-            return Rewritten(why="there is nothing in the program that it is for"), "", ""
+            why = next(iter(left), "there is nothing in the program that it is for")
+            return Rewritten(why=why), "", ""
         printed = ir_edit._printed(module)
         located = module.operation.get_asm(
             enable_debug_info=True, large_elements_limit=8, large_resource_limit=8
         )
-        return Rewritten(changes=changes, renamed=renamed), printed, str(located)
+        return Rewritten(changes=changes, renamed=renamed, left=tuple(left)), printed, str(located)
 
 
 def _torch_operations(module: Any) -> list[Any]:
@@ -131,12 +141,16 @@ def _torch_operations(module: Any) -> list[Any]:
 
 
 def _attention(op: Any) -> int:
-    """`softmax(q k^T * scale + mask) v`, the softmax in f32 at least; 0 in a row without keys."""
+    """`softmax(q k^T * scale + mask) v` in f32 at least; 0 in a row without keys.
+
+    As PyTorch's kernel for the CPU: a mask of booleans is added as 0 and -inf, and what a causal
+    one leaves out is not computed.
+    """
     if op.name != _SDPA:
         return 0
     query, key, value, mask, dropout, causal, scale, *rest = op.operands
     if literal(dropout):
-        raise NotPossible("the attention has dropout")
+        raise NotPossible("an attention has dropout")
     build = Before(op)
     shape, element = tensor(query)
     if rest and literal(rest[0]):
@@ -144,45 +158,46 @@ def _attention(op: Any) -> int:
     keys, _ = tensor(key)
     factor = literal(scale)
     if factor is None:
-        if shape[-1] == "?":
-            raise NotPossible("the size of a head is not known")
+        if shape[-1] in ("?", "0"):
+            raise NotPossible("the size of an attention's heads is not known, or 0")
         factor = int(shape[-1]) ** -0.5
-    softmax = element if element == "f64" else "f32"
+    wide = element if element == "f64" else "f32"
+    query, key, value = (build.convert(one, wide) for one in (query, key, value))
     turned = [*keys[:-2], keys[-1], keys[-2]]
-    transposed = build.make(
-        "aten.transpose.int", [key, build.integer(-2), build.integer(-1)], vtensor(turned, element)
-    )
-    sizes = [*tensor(op.results[0])[0][:-1], keys[-2]]
-    scores = build.make("aten.matmul", [query, transposed], vtensor(sizes, element))
-    scores = build.times(build.convert(scores, softmax), float(factor))
-    wide = vtensor(sizes, softmax)
-    masked = literal(causal) or str(mask.type) != "!torch.none"
+    dims = [build.integer(-2), build.integer(-1)]
+    transposed = build.make("aten.transpose.int", [key, *dims], vtensor(turned, wide))
+    kind = vtensor([*tensor(op.results[0])[0][:-1], keys[-2]], wide)
+    scores = build.times(build.make("aten.matmul", [query, transposed], kind), float(factor))
     if str(mask.type) != "!torch.none":
-        _, kind = tensor(mask)
-        if kind == "i1":
-            operands = [mask, scores, _minus_infinity(build)]
-            scores = build.make("aten.where.ScalarOther", operands, wide)
-        else:
-            added = build.convert(mask, softmax)
-            scores = build.make("aten.add.Tensor", [scores, added, build.integer(1)], wide)
+        added = _added(build, mask, wide)
+        scores = build.make("aten.add.Tensor", [scores, added, build.integer(1)], kind)
     if literal(causal):
-        operands = [_lower_triangle(build, query, key), scores, _minus_infinity(build)]
-        scores = build.make("aten.where.ScalarOther", operands, wide)
-    weights = build.make("aten.softmax.int", [scores, build.integer(-1), build.none()], wide)
-    if masked:
-        operands = [_has_keys(build, scores), weights, build.number(0.0)]
-        weights = build.make("aten.where.ScalarOther", operands, wide)
-    weights = build.convert(weights, element)
-    result = op.results[0]
-    build.replace(build.make("aten.matmul", [weights, value], str(result.type)))
+        operands = [_lower_triangle(build, query, key), scores, build.number(-math.inf)]
+        scores = build.make("aten.where.ScalarOther", operands, kind)
+    weights = build.make("aten.softmax.int", [scores, build.integer(-1), build.none()], kind)
+    operands = [_has_keys(build, scores), weights, build.number(0.0)]
+    weights = build.make("aten.where.ScalarOther", operands, kind)
+    sizes, element = tensor(op.results[0])
+    result = build.make("aten.matmul", [weights, value], vtensor(sizes, wide))
+    build.replace(build.convert(result, element))
     return 1
+
+
+def _added(build: Before, mask: Any, element: str) -> Any:
+    """The mask as numbers to add: 0 and -inf for booleans."""
+    sizes, own = tensor(mask)
+    if own != "i1":
+        return build.convert(mask, element)
+    operands = [mask, build.number(0.0), build.number(-math.inf)]
+    added = build.make("aten.where.Scalar", operands, vtensor(sizes, "f32"))
+    return build.convert(added, element)
 
 
 def _repeated(build: Before, value: Any, query: list[str]) -> Any:
     """Keys or values [..., heads, rows, size] for as many heads as the query has."""
     shape, element = tensor(value)
     if "?" in (query[-3], shape[-3]):
-        raise NotPossible("the attention shares keys among heads of unknown number")
+        raise NotPossible("an attention shares keys among heads of unknown number")
     times = int(query[-3]) // int(shape[-3])
     single, several = ([*shape[:-2], n, *shape[-2:]] for n in ("1", str(times)))
     lifted = build.make("aten.unsqueeze", [value, build.integer(-3)], vtensor(single, element))
@@ -195,19 +210,19 @@ def _repeated(build: Before, value: Any, query: list[str]) -> Any:
     return build.make("aten.flatten.using_ints", operands, flat)
 
 
-def _minus_infinity(build: Before) -> Any:
-    # A constant of -inf is written as its bits.
-    return build._constant("float", "!torch.float", {"value": "0xFFF0000000000000 : f64"})
-
-
 def _has_keys(build: Before, scores: Any) -> Any:
     """[..., rows, 1] i1: whether a row of scores has one that is more than -inf, or a NaN."""
-    sizes, element = tensor(scores)
+    sizes, _ = tensor(scores)
+    # Not by the largest score: on some devices the maximum of a NaN and a number is the number.
+    operands = [scores, build.number(-math.inf)]
+    some = build.make("aten.ne.Scalar", operands, vtensor(sizes, "i1"))
+    operands = [some, build.number(1.0), build.number(0.0)]
+    counted = build.make("aten.where.Scalar", operands, vtensor(sizes, "f32"))
     dims = build.make("prim.ListConstruct", [build.integer(-1)], "!torch.list<int>")
     single = [*sizes[:-1], "1"]
-    operands = [scores, dims, build.boolean(True)]
-    largest = build.make("aten.amax", operands, vtensor(single, element))
-    return build.make("aten.ne.Scalar", [largest, _minus_infinity(build)], vtensor(single, "i1"))
+    operands = [counted, dims, build.boolean(True)]
+    largest = build.make("aten.amax", operands, vtensor(single, "f32"))
+    return build.make("aten.gt.Scalar", [largest, build.number(0.0)], vtensor(single, "i1"))
 
 
 def _lower_triangle(build: Before, query: Any, key: Any) -> Any:

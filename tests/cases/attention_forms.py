@@ -15,6 +15,7 @@ class Model(nn.Module):
         added: torch.Tensor,
         few: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
+        lost = torch.where(mask[:, :, 0, :, None], k, float("nan"))
         return (
             attend(q, k, v),
             attend(q, k, v, is_causal=True),
@@ -23,6 +24,10 @@ class Model(nn.Module):
             attend(q, few, few, enable_gqa=True),
             attend(q.double(), k.double(), v.double()).float(),
             attend(q.half(), k.half(), v.half()),
+            # Scores that f16 does not hold.
+            attend((q * 40).half(), (k * 40).half(), v.half(), scale=1e-5),
+            torch.cat([attend(q.abs(), torch.full_like(k, float("-inf")), v), attend(q, k, v)]),
+            torch.cat([attend(q, lost, v, attn_mask=mask), attend(q, k, v)]),
         )
 
 

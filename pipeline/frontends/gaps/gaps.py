@@ -31,16 +31,15 @@ from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.failures import stderr
 from iree_pilot.pipeline.frontends.gaps import constant_calls, symbolic_scalars
 from iree_pilot.pipeline.frontends.gaps.own import OWN, Own
+from iree_pilot.pipeline.frontends.job import ALL
 from iree_pilot.pipeline.program.program import Decomposed
-from iree_pilot.pipeline.targets import probing
+from iree_pilot.pipeline.targets import devices, probing
 from iree_pilot.pipeline.targets.backends import BACKENDS
 from iree_pilot.pipeline.targets.probing import Fault, ProbeProgram
 from iree_pilot.pipeline.toolchain import toolchain
 from iree_pilot.pipeline.toolchain.toolchain import Toolchain
 
 PYTORCH, OURSELVES = "PyTorch", "iree-pilot"
-#: Names all operations.
-ALL = "all"
 #: Decompositions may bring up operations that need one themselves; so often in a row.
 _ROUNDS = 4
 #: A hundred times what a question takes.
@@ -71,7 +70,8 @@ def closed(
     known |= {op for program in programs.values() for op in symbolic_scalars.names(program)}
     for one in leave:
         if not any(_names(one, op) for op in known):
-            near = sorted(op for op in known if one.split(".")[1] in op)
+            word = one.removeprefix("aten.")
+            near = sorted(op for op in known if word and word in op)
             raise UsageError(
                 f"the model has no operation {one} that could be left as it is",
                 advice=f"It has {', '.join(near)}." if near else "Name one as `aten.diff`.",
@@ -240,9 +240,11 @@ def _failing_later(
 
 
 def _fault(probe: ProbeProgram, release: Toolchain) -> Fault | None:
-    """What is wrong with a probe on the CPU."""
+    """What is wrong with a probe on the CPU; None too where that cannot be found out."""
     flags = BACKENDS["llvm-cpu"].flags("host", release)
-    return probing.fault(probe, release, flags, _DEVICE)
+    with contextlib.suppress(probing.Undecided):
+        return probing.fault(probe, release, flags, devices.processor(_DEVICE))
+    return None
 
 
 def _own(node: torch.fx.Node) -> Own | None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from iree_pilot.pipeline import quantities, toml_tables
+from iree_pilot.pipeline.frontends.job import operation
 
 #: More repetitions of one thing than this are a slip of the pen.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
@@ -75,6 +76,11 @@ class MatrixBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         _check(time_limit=self.time_limit)
         _check(memory_limit=self.memory_limit)
+        for name in self.no_decompose or ():
+            try:
+                operation(name)
+            except ValueError as fault:
+                raise ValueError(f"no_decompose: {fault}") from fault
 
     @property
     def seconds(self) -> float:

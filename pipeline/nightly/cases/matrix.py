@@ -16,6 +16,7 @@ from iree_pilot.models.spec import ModelSpec, registry
 from iree_pilot.pipeline import plural, toml_tables
 from iree_pilot.pipeline.errors import EnvironmentFault, UsageError, nearest
 from iree_pilot.pipeline.frontends import source as sources
+from iree_pilot.pipeline.frontends.job import operation
 from iree_pilot.pipeline.nightly.cases.config import Exclude, MatrixBlock, Nightly
 from iree_pilot.pipeline.nightly.records import INSTALLED, LATEST, Case
 from iree_pilot.pipeline.targets import targets
@@ -148,7 +149,7 @@ def _cases(block: MatrixBlock, where: Keys, check: _Checks) -> Iterator[Case]:
                 bisect=block.bisect is not False,
                 recipe=block.recipe or "",
                 steps=recipe.of(targets.parse(target).backend),
-                leave=block.no_decompose or (),
+                leave=tuple(map(operation, block.no_decompose or ())),
                 seeded=block.seeded is True,
             )
 

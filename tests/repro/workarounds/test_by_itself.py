@@ -63,7 +63,7 @@ def rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit that needs no compiler."""
     file = tmp_path / "rewritten.mlir"
     file.write_text("module")
-    monkeypatch.setattr(by_itself, "_edited", lambda *given: file)
+    monkeypatch.setattr(by_itself, "_edited", lambda *given: (file, ()))
 
 
 @given(sizes=st.lists(st.integers(1, 300)))
@@ -118,6 +118,16 @@ def test_a_target_that_fails_either_way_gets_none(
     assert by_itself.needed(loaded(tmp_path, attention("64")), PLAN, context(tmp_path)) == {}
 
 
+def test_what_is_not_known_of_a_probe_is_not_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewritten: None
+) -> None:
+    def fault(*given: Any, **named: Any) -> Fault | None:
+        raise probing.Undecided
+
+    monkeypatch.setattr(probing, "fault", fault)
+    assert by_itself.needed(loaded(tmp_path, attention("64")), PLAN, context(tmp_path)) == {}
+
+
 @pytest.mark.real
 class TestAttention:
     def test_all_its_forms_are_right_on_each_target(self, shared_cache: Path) -> None:
@@ -133,7 +143,20 @@ class TestAttention:
             (one,) = case["decomposed"]
             assert (one["op"], one["by"], one["target"]) == (SDPA, "iree-pilot", case["target"])
             assert does in one["reason"]
-            assert len(case["comparison"]["outputs"]) == 7
+            assert len(case["comparison"]["outputs"]) == 10
+
+    def test_a_recipe_that_says_the_same_is_taken_and_dropped(
+        self, shared_cache: Path, tmp_path: Path
+    ) -> None:
+        recipe = tmp_path / "recipe.toml"
+        recipe.write_text(RECIPE.format(source=CASES / "attention.py"))
+        env = {"IREE_PILOT_CACHE": shared_cache, "IREE_PILOT_DATA": tmp_path / "data"}
+        words = (CASES / "attention.py", "-t", "vulkan")
+        done = pilot("run", *words, "--recipe", recipe, "--json", env=env)
+        assert [case["status"] for case in done.document["cases"]] == ["ok"], done.err
+        again = pilot("bringup", *words, "--recheck", recipe, "--json", env=env)
+        assert again.document["dropped"] == ["attention as matmuls and softmax"]
+        assert not again.document["recipe"].get("step")
 
     def test_left_as_it_is_it_fails(self, shared_cache: Path) -> None:
         words = ("run", CASES / "attention_forms.py", "-t", "llvm-cpu", "--no-decompose", "--json")
@@ -165,6 +188,16 @@ class TestAttention:
         assert python_lines.of(location) == f"{source}:{line}"
 
 
+RECIPE = """
+source = "{source}"
+iree = "3.13.0"
+
+[[step]]
+name = "attention as matmuls and softmax"
+answers = "diagnostic/x"
+backend = "vulkan"
+edit = "attention"
+"""
 BEHIND = """\
 import torch
 from torch import nn

@@ -234,7 +234,7 @@ def test_experts_multiply_the_rows_of_their_group() -> None:
     assert [(one.op, one.by) for one in found] == [
         ("transformers.grouped_mm_fallback", "iree-pilot")
     ]
-    assert gaps.notes(found)[0].endswith("; each expert computes all rows")
+    assert found[0].note.endswith("; each expert computes all rows")
     assert "transformers.grouped_mm_fallback" not in operations(after)
 
 
