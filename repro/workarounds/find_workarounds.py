@@ -54,6 +54,8 @@ _LEAST_SECONDS = 60.0
 _LONG_SECONDS = 1.0
 #: Factor of the time limit for trials that took too long, if nothing else works.
 _LONGER_TIMES = 4.0
+#: Share of the time that may be spent on the reproducer, before the program itself is tried.
+_REHEARSING = 0.5
 _BYTECODE = b"ML\xefR"
 
 
@@ -193,7 +195,7 @@ class _Lookup:
         if small is not None:
             oracle = self._trials(small, self._context.within("reproducer"))
             self._progress.begin("reproducer", len(with_reproducer(candidates)))
-            candidates = rehearsed(candidates, oracle, self._expired)
+            candidates = rehearsed(candidates, oracle, lambda: self._expired(_REHEARSING))
             self._rehearsing = oracle.compiles
         self._progress.begin("program", len(candidates))
         bounds = SearchBounds(
@@ -227,9 +229,10 @@ class _Lookup:
             on_progress=self._progress.add,
         )
 
-    def _expired(self) -> bool:
+    def _expired(self, share: float = 1.0) -> bool:
+        """True if the time is over, or that share of it."""
         seconds = self._options.seconds
-        return seconds is not None and time.monotonic() - self._started > seconds
+        return seconds is not None and time.monotonic() - self._started > share * seconds
 
 
 def _key(subject: FailingCase, toolchain: Toolchain) -> str:
