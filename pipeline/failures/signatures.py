@@ -77,14 +77,19 @@ def signature(kind: str, *, about: str, text: str = "", frames: Sequence[str] = 
     return "/".join(re.sub(r"[^\w.+-]+", "-", p).strip("-") for p in parts if p)
 
 
+_GUARD = "GuardOnDataDependentSymNode"
+
+
 def is_specific(signature: str) -> bool:
     """True if a signature alone tells a failure from others.
 
     Wrong numbers, a limit that was met and a crash without a stack have one signature whatever
-    their cause is; a diagnostic may not name the operation that fails, or name a constant that is
-    an operand of it.
+    their cause is, and so has Python that needs a value at the trace; a diagnostic may not name the
+    operation that fails, or name a constant that is an operand of it.
     """
     kind, *words = signature.split("/")
+    if kind == "trace-error" and words[:1] == [_GUARD]:
+        return False
     if kind == "diagnostic":
         return len(words) > 2 and words[0] != "torch.constant"
     crashed = kind == "crash" or any(word.startswith("SIG") for word in words[:1])

@@ -1,4 +1,5 @@
-"""Identity of failures across nights: the signature, and if that is not specific the program."""
+"""Identity of failures across nights: the signature, and if that is not specific the program,
+or the source of what does not trace."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ def model(program: str, files: Mapping[str, str]) -> str:
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:_DIGITS]
 
 
-def of(signature: str, state: str) -> str:
+def of(signature: str, state: str, source: str) -> str:
     """Key of a failure across cases and nights; empty without a signature.
 
-    state: of the `model` that shows it.
+    state: of the `model` that shows it; where that is not known, its source tells it from others.
     """
-    return signature if is_specific(signature) else f"{signature} {state}".rstrip()
+    if not signature or is_specific(signature):
+        return signature
+    return f"{signature} {state or source}"

@@ -346,14 +346,15 @@ class History(Database):
         """(`identity.of`, what a column has of it unless that is `nothing`), the latest last."""
         with self.reading() as database:
             rows = database.execute(
-                f"SELECT j.signature, o.program, o.files, j.{column} FROM judgements j"
-                f" JOIN outcomes o ON o.id = j.outcome_id WHERE j.{column} != ?"
+                f"SELECT j.signature, o.program, o.files, c.source, j.{column} FROM judgements j"
+                " JOIN outcomes o ON o.id = j.outcome_id JOIN cases c ON c.id = o.case_id"
+                f" WHERE j.{column} != ?"
                 " AND j.signature IN (SELECT value FROM json_each(?)) ORDER BY j.outcome_id",
                 (nothing, _json(sorted(signatures))),
             ).fetchall()
         return [
-            (identity.of(signature, identity.model(program, _FILES.decode(files))), text)
-            for signature, program, files, text in rows
+            (identity.of(signature, identity.model(program, _FILES.decode(files)), source), text)
+            for signature, program, files, source, text in rows
         ]
 
     def latest(self) -> list[Latest]:

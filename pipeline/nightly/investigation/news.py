@@ -83,7 +83,10 @@ class News:
         """The judgements with reproducers and findings: of tonight, or kept from before."""
         signatures = {j.signature for j in judgements if j.signature}
         kept = self._history.findings(signatures)
-        failures = {j.case: identity.of(j.signature, outcomes[j.case].model) for j in judgements}
+        failures = {
+            j.case: identity.of(j.signature, outcomes[j.case].model, cases[j.case].source)
+            for j in judgements
+        }
         self._findings = {
             failure: {f.question: self._promised(f) for f in kept.get(failure, ())}
             for failure in failures.values()
@@ -236,7 +239,7 @@ def _subjects(
         # One that was accepted is no news, but what was left open of it is gone on with.
         shown = judgement.verdict in (*NEW, "same failure", "fail") and judgement.signature
         if shown and case.bisect and outcome.result is not None:
-            failure = identity.of(shown, outcome.model)
+            failure = identity.of(shown, outcome.model, case.source)
             subject = _Subject(failure, shown, case, outcome, judgement.verdict in NEW)
             found.setdefault(failure, subject)
     return list(found.values())

@@ -77,7 +77,8 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
         """The failure that is reported, by `identity.of`; empty where there is none."""
         if self.judgement is None or not self.judgement.signature:
             return ""
-        return identity.of(self.judgement.signature, self.outcome.model if self.outcome else "")
+        state = self.outcome.model if self.outcome else ""
+        return identity.of(self.judgement.signature, state, self.case.source)
 
     @property
     def why(self) -> str:

@@ -25,8 +25,8 @@ from iree_pilot.pipeline.nightly.workers.orders import JobWatcher as Hearer
 from iree_pilot.pipeline.nightly.workers.orders import NightJob, Order
 from iree_pilot.repro.bisect import Bisection, Found, Reproducer
 
-FAILS = failure("crash/here")
-OTHER = failure("crash/there")
+FAILS = failure("crash/SIGSEGV/here/1")
+OTHER = failure("crash/SIGSEGV/there/2")
 CASES = (case("a:tiny"), case("a:tiny", "vulkan"), case("b:tiny"))
 
 
@@ -282,7 +282,9 @@ class TestDoubts:
         assert verdicts(desk.night())[0] == "new failure"
 
     def test_an_expected_failure_is_no_news_and_not_run_again(self, desk: Desk) -> None:
-        desk.expected = [Expectation(case=CASES[0].name, signature="crash/here", reason="known")]
+        desk.expected = [
+            Expectation(case=CASES[0].name, signature="crash/SIGSEGV/here/1", reason="known")
+        ]
         desk.scheduler.gives = {CASES[0].name: [FAILS]}
         report = desk.night()
         assert desk.scheduler.ran == [c.name for c in CASES]
@@ -293,15 +295,15 @@ class TestIsolation:
     def test_one_reproducer_for_all_cases_of_a_signature(self, desk: Desk) -> None:
         desk.scheduler.gives = {CASES[0].name: [FAILS], CASES[1].name: [FAILS]}
         report = desk.night()
-        assert desk.isolated == ["crash/here"]
+        assert desk.isolated == ["crash/SIGSEGV/here/1"]
         places = {row.judgement.reproducer for row in report.news if row.judgement}
-        assert places == {str(desk.directory / "reproducers" / "crash-here")}
+        assert places == {str(desk.directory / "reproducers" / "crash-SIGSEGV-here-1")}
         kept = desk.history.artifacts(report.run.id)
         assert [a.case for a in kept] == [CASES[0].name, CASES[1].name]
 
     def test_the_same_failure_keeps_its_reproducer_while_it_is_there(self, desk: Desk) -> None:
         desk.scheduler.gives = {CASES[0].name: [FAILS]}
-        place = desk.directory / "reproducers" / "crash-here"
+        place = desk.directory / "reproducers" / "crash-SIGSEGV-here-1"
         place.mkdir(parents=True)
         desk.night()
         kept = [row.judgement.reproducer for row in desk.night().rows if row.judgement]
@@ -316,12 +318,12 @@ class TestIsolation:
         desk.scheduler.gives = {CASES[0].name: [OTHER]}
         report = desk.night(fresh=True)
         assert verdicts(report)[0] == "changed failure"
-        assert desk.isolated == ["crash/there"]
+        assert desk.isolated == ["crash/SIGSEGV/there/2"]
 
     def test_nothing_known_or_flaky_is_isolated(self, desk: Desk) -> None:
         desk.scheduler.gives = {CASES[0].name: [FAILS, ""], CASES[1].name: [OTHER]}
         desk.night()
-        assert desk.isolated == ["crash/there"]
+        assert desk.isolated == ["crash/SIGSEGV/there/2"]
         desk.scheduler.gives = {CASES[1].name: [OTHER]}
         desk.night(fresh=True)
         assert desk.isolated == []
@@ -330,7 +332,7 @@ class TestIsolation:
         desk.set(bisect=config.TimeBudget(budget=1e-9))
         desk.scheduler.gives = {CASES[0].name: [FAILS], CASES[2].name: [OTHER]}
         report = desk.night()
-        assert desk.isolated == ["crash/here"]
+        assert desk.isolated == ["crash/SIGSEGV/here/1"]
         assert [bool(row.judgement and row.judgement.reproducer) for row in report.news] == [
             True,
             False,
@@ -426,7 +428,7 @@ class TestNotes:
             assert passes.startswith(
                 f"{first} is expected to fail, but passes since {started}: remove"
             )
-            says = f"{second} is expected to fail with crash/there, but fails with crash/here"
+            says = f"{second} is expected to fail with crash/SIGSEGV/there/2, but fails with crash/SIGSEGV/here/1"
             assert fails.startswith(f"{says} since {started}: bring it up to date with iree-pilot")
             assert passes.endswith(report.accept) and fails.endswith(report.accept)
         desk.expected = desk.expected[2:]

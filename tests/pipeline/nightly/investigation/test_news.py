@@ -86,7 +86,10 @@ class Desk:
     def night(self, *shown: tuple[Any, Any, Verdict]) -> NightReport:
         """A night with (case, failure, verdict) of each; as it is told afterwards."""
         self.did, self.inquiries = [], []
-        found = [outcome(c, why, program=c.program) for c, why, _ in shown]
+        found = [
+            outcome(c, why, program="" if why.phase == "trace" else c.program)
+            for c, why, _ in shown
+        ]
         run = night(
             self.history, found, cases=[c for c, _, _ in shown], number=self.nights, finish=False
         )
@@ -176,6 +179,22 @@ class TestOrder:
     def test_a_failure_to_trace_is_isolated_only(self, desk: Desk) -> None:
         desk.night((A, failure("trace-error/x", phase="trace"), "new failure"))
         assert desk.did == [("isolate", "trace-error/x")]
+
+    @pytest.mark.parametrize(
+        "signature",
+        [
+            "trace-error/GuardOnDataDependentSymNode/could-not-guard-on-data-dependent/1",
+            "timeout/trace/1",
+        ],
+    )
+    def test_models_that_do_not_trace_are_isolated_each(self, desk: Desk, signature: str) -> None:
+        guard = failure(signature, phase="trace", kind="trace-error")
+        desk.isolates = False
+        told = desk.night((A, guard, "new failure"), (C, guard, "new failure"))
+        assert desk.did == [("isolate", signature), ("isolate", signature)]
+        again = desk.night((A, guard, "fail"), (C, guard, "fail"))
+        assert desk.did == [], "what was answered is kept for each"
+        assert findings(told) == findings(again) and findings(told, 1) == findings(again, 1)
 
     def test_whose_failure_it_is_comes_of_isolating_it(self, desk: Desk) -> None:
         desk.attributes = "PyTorch, not IREE: torch.export alone rejects the model"
