@@ -32,13 +32,16 @@ _IMPORTING = "while importing to MLIR"
 _WORKS = ("ok", "ran", "compiled")
 _SHOWN = 8
 _PRINTED, _CHARACTERS = 20, 100
+_TOLD, _PROGRAM_LINES = 160, 25
+_COLUMNS = ("blocks", "root", "phase", "message", "since", "way past", "architectures")
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """One architecture on one target. status: of the case; "not-run" if it was not run.
 
     signature, operation, message: of the failure, where it failed; operation is what its reproducer
-    holds. phase: where it failed; reproducer: the folder. way: a workaround that was found.
+    holds. phase: where it failed; place: of what does not trace, the line of Python. reproducer:
+    its folder. way: a workaround that was found. since: which releases fail.
     """
 
     source: str
@@ -47,10 +50,12 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     signature: str = ""
     phase: str = ""
+    place: str = ""
     operation: str = ""
     message: str = ""
     reproducer: str = ""
     way: str = ""
+    since: str = ""
 
 
 class RootCause(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +67,7 @@ class RootCause(msgspec.Struct, frozen=True, kw_only=True):
     blocked: tuple[str, ...]
     reproducer: str
     way: str
+    since: str
 
 
 def architectures(report: Any) -> list[Architecture]:
@@ -74,20 +80,21 @@ def _architecture(row: Any) -> Architecture:
     result = outcome.get("result") or {}
     failure = result.get("failure") or {}
     folder = judgement.get("reproducer") or ""
-    way = next(
-        (f["said"] for f in judgement.get("findings", ()) if f["question"] == "workaround"), ""
-    )
+    said = {f["question"]: f["said"] for f in judgement.get("findings", ())}
+    phase = failure.get("phase") or ""
     return Architecture(
         source=case["source"],
         target=case["target"],
         status=result.get("status", "not-run"),
         why=result.get("why") or outcome.get("why") or "",
         signature=failure.get("signature", ""),
-        phase=failure.get("phase") or "",
+        phase=phase,
+        place="/".join(Path(failure.get("location") or "").parts[-2:]) if phase == "trace" else "",
         operation=_operation(folder) or failure.get("op") or "",
         message=(failure.get("message") or "").split("\n")[0],
         reproducer=folder,
-        way=way,
+        way=said.get("workaround", ""),
+        since=said.get("releases", ""),
     )
 
 
@@ -106,8 +113,9 @@ def roots(found: Iterable[Architecture]) -> list[RootCause]:
     for one in found:
         if one.status == "failed":
             # Wrong numbers of two programs look alike until their operations are known.
-            alike = not one.signature.startswith("mismatch/")
-            name = one.operation or (one.signature if alike else f"{one.signature}, {one.source}")
+            alike = one.place or not one.signature.startswith(("mismatch/", "timeout/"))
+            name = one.operation or one.place
+            name = name or (one.signature if alike else f"{one.signature}, {one.source}")
             groups.setdefault((name, one.phase), []).append(one)
     causes = [
         RootCause(
@@ -117,6 +125,7 @@ def roots(found: Iterable[Architecture]) -> list[RootCause]:
             blocked=tuple(dict.fromkeys(one.source for one in group)),
             reproducer=next((one.reproducer for one in group if one.reproducer), ""),
             way=next((one.way for one in group if one.way), ""),
+            since=next((one.since for one in group if one.since), ""),
         )
         for (name, phase), group in groups.items()
     ]
@@ -161,10 +170,11 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
     for target in targets:
         causes = roots(one for one in found if one.target == target)
         if causes:
-            lines += [f"### {target}", "", "| blocks | root | phase | message | architectures |"]
-            lines.append("|---|---|---|---|---|")
+            lines += [f"### {target}", "", f"| {' | '.join(_COLUMNS)} |"]
+            lines.append("|---" * len(_COLUMNS) + "|")
             lines += [_row(one) for one in causes]
             lines.append("")
+            lines += [line for one in causes for line in _program(one)]
     lines += ["## All", "", f"| architecture | {' | '.join(targets)} |"]
     lines.append("|---" * (len(targets) + 1) + "|")
     by_source: dict[str, dict[str, str]] = {}
@@ -190,8 +200,18 @@ def _collected() -> int:
 def _row(cause: RootCause) -> str:
     names = ", ".join(cause.blocked[:_SHOWN])
     more = f" and {len(cause.blocked) - _SHOWN} more" if len(cause.blocked) > _SHOWN else ""
-    text = cause.message.replace("|", "\\|")[:160]
-    return f"| {len(cause.blocked)} | `{cause.name}` | {cause.phase} | {text} | {names}{more} |"
+    told = (text.replace("|", "\\|")[:_TOLD] for text in (cause.message, cause.since, cause.way))
+    cells = (len(cause.blocked), f"`{cause.name}`", cause.phase, *told, names + more)
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _program(cause: RootCause) -> list[str]:
+    """The program of a cause's reproducer, where it is one to read."""
+    file = Path(cause.reproducer, "repro.mlir")
+    text = file.read_text(encoding="utf-8") if cause.reproducer and file.is_file() else ""
+    if not text or len(text.splitlines()) > _PROGRAM_LINES:
+        return []
+    return [f"`{cause.name}`, verified:", "", "```mlir", *text.splitlines(), "```", ""]
 
 
 @click.command("breadth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,32 @@ class TestPage:
         more = bench_breadth.architectures({"rows": [self.row("timm:five", "failed", **importer)]})
         text_of_all = bench_breadth.page([*found, *more], "IREE 3.13.0.", "scripts/bench breadth")
         assert "1 of 4, 25%" in text_of_all, "torch.export took it"
-        assert "| 2 | `torch.aten.a` | input | no a | timm:two, timm:three |" in text
+        assert "| 2 | `torch.aten.a` | input | no a |  |  | timm:two, timm:three |" in text
         assert "Could not guard \\| x" in text
         assert "| `timm:four` | ok |" in text
+
+    def test_what_is_known_of_a_root_is_told(self, tmp_path: Path) -> None:
+        report = {"op_names": ["torch.aten.a"]}
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        (tmp_path / "repro.mlir").write_text("module {}\n")
+        row = self.row("timm:one", "failed", signature="d/b", phase="input", message="no a")
+        findings = [
+            {"question": "releases", "said": "since 3.11.0"},
+            {"question": "workaround", "said": "a flag"},
+        ]
+        row["judgement"] = {"reproducer": str(tmp_path), "findings": findings}
+        guards = [
+            self.row(
+                f"timm:{name}", "failed", signature="t/g", phase="trace", location=f"/v/{name}"
+            )
+            for name in ("m/two.py:3", "m/three.py:4")
+        ]
+        found = bench_breadth.architectures({"rows": [row, *guards]})
+        assert {one.name for one in bench_breadth.roots(found)} == {
+            "torch.aten.a",
+            "m/two.py:3",
+            "m/three.py:4",
+        }
+        text = bench_breadth.page(found, "IREE 3.13.0.", "scripts/bench breadth")
+        assert "| `torch.aten.a` | input | no a | since 3.11.0 | a flag | timm:one |" in text
+        assert "`torch.aten.a`, verified:\n\n```mlir\nmodule {}\n```" in text

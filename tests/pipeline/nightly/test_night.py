@@ -428,7 +428,8 @@ class TestNotes:
             assert passes.startswith(
                 f"{first} is expected to fail, but passes since {started}: remove"
             )
-            says = f"{second} is expected to fail with crash/SIGSEGV/there/2, but fails with crash/SIGSEGV/here/1"
+            says = f"{second} is expected to fail with {OTHER.signature}"
+            says += f", but fails with {FAILS.signature}"
             assert fails.startswith(f"{says} since {started}: bring it up to date with iree-pilot")
             assert passes.endswith(report.accept) and fails.endswith(report.accept)
         desk.expected = desk.expected[2:]
