@@ -154,7 +154,7 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
         counts = Counter(one.status for one in own)
         exported = [one for one in own if _exported(one)]
         good = sum(one.status in _WORKS for one in exported)
-        share = f"{good} of {len(exported)}, {good / max(len(exported), 1):.0%}"
+        share = f"{good} of {len(exported)}, {100 * good // max(len(exported), 1)}%"
         cells = [str(counts[s]) for s in ("ok", "ran", "compiled", "failed", "not-run")]
         lines.append(f"| {target} | {' | '.join(cells)} | {len(own)} | {share} |")
     lines += [
@@ -186,8 +186,10 @@ def page(found: Sequence[Architecture], versions: str, command: str) -> str:
 
 
 def _exported(one: Architecture) -> bool:
-    """True if torch.export took it; what fails behind that while it is traced is the importer."""
-    behind = one.phase != "trace" or one.message.startswith(_IMPORTING)
+    """True unless torch.export refused it; what fails behind that while it is traced is the
+    importer, and where time ended it is not known."""
+    stopped = one.signature.startswith("timeout/")
+    behind = one.phase != "trace" or stopped or one.message.startswith(_IMPORTING)
     return one.status != "not-run" and behind
 
 
