@@ -47,7 +47,8 @@ def traceable(
         ) from none
     count = sum(p.numel() for p in found.model.parameters())
     weights = "without values" if found.mode else "seeded random weights"
-    size = "full size" if asked.full else "small configuration"
+    sized = library in ("timm", "torchvision")  # a model of these has the size of its name
+    size = "full size" if asked.full or sized else "small configuration"
     if held:
         size, weights = "of its checkpoint", "its weights"
     entry = EntryFunction(

@@ -59,7 +59,8 @@ class Cooking(msgspec.Struct, frozen=True, kw_only=True):
         if self.recipe is None:
             return ""
         said, backend = list(self.names(plan)), plan.target.backend
-        if not self.recipe.of(backend):
+        others = any(one.backend for one in self.recipe.step)
+        if others and not self.recipe.of(backend):
             words = following.source_words(self.source, self.chosen)
             again = out.command(("iree-pilot", "bringup", *words, "-t", target))
             said.append(f"no step for {backend}; {again}")

@@ -435,7 +435,7 @@ def _benchmarked(
         return None, slow, command, outcome.seconds
     if not outcome.ok:
         text = stderr.read_text(encoding="utf-8", errors="replace").strip()
-        reason = text.splitlines()[0] if text else outcome.ended_by
+        reason = text.splitlines()[0] if text else outcome.signal or outcome.ended_by
         return None, f"{tool} failed: {reason}", command, outcome.seconds
     return *_measured(report, tool), command, outcome.seconds
 

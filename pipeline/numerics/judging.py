@@ -14,7 +14,7 @@ import msgspec
 
 from iree_pilot.pipeline.numerics import noise, pointing
 from iree_pilot.pipeline.numerics.deviations import Piece, measured
-from iree_pilot.pipeline.numerics.noise import Noise, NoiseLimits, Spread
+from iree_pilot.pipeline.numerics.noise import IMPRECISE, Noise, NoiseLimits, Spread
 from iree_pilot.pipeline.numerics.pairs import Pair
 from iree_pilot.pipeline.program import tensors
 from iree_pilot.pipeline.program.program import Indexed, Reference, TensorType
@@ -83,8 +83,13 @@ class OutputComparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def summary(self) -> str:
         """The verdict and its reason, or else the error, on one line."""
-        error = f"relative L2 {self.rel_l2:.2e} (tolerance {self.tolerance:.1e})"
-        return f"{self.verdict}: {self.why or error}"
+        return f"{self.verdict}: {self.why or f'relative L2 {self.rel_l2:.2e} ({self.limit})'}"
+
+    @property
+    def limit(self) -> str:
+        """The tolerance, with the reason if it is a wide one."""
+        why = f", {IMPRECISE}" if self.basis.endswith(IMPRECISE) else ""
+        return f"tolerance {self.tolerance:.1e}{why}"
 
     @property
     def ok(self) -> bool:

@@ -38,6 +38,8 @@ from pathlib import Path
 import msgspec
 
 FACTOR = 4.0
+#: Why a tolerance is wide.
+IMPRECISE = "as there is no precise reference"
 #: A perturbation moves far more 8-bit roundings than another implementation does.
 _MOVED = 2.0
 _F32_ROUNDINGS = 64
@@ -179,7 +181,7 @@ def limits(
     narrowest = max(noise.narrowest, dtype, key=unit)
     if own_error is None:
         half = math.sqrt(unit(narrowest))
-        basis = f"half the digits of {narrowest}, as there is no precise reference"
+        basis = f"half the digits of {narrowest}, {IMPRECISE}"
         return NoiseLimits(rel_l2=half, excess=half * spread, basis=basis)
     shown, floor = own_error, _F32_ROUNDINGS * unit("f32")
     basis = f"the reference's own error {own_error:.3g}"

@@ -194,7 +194,7 @@ def inputs():
 
 
 @pytest.mark.real
-def test_a_branch_on_data_is_taken_from_the_example_and_other_inputs_are_refused(
+def test_a_branch_on_data_is_taken_from_the_example_or_the_inputs_given(
     tmp_path: Path, env: dict[str, Path]
 ) -> None:
     net, place = tmp_path / "net.py", tmp_path / "out"
@@ -211,10 +211,14 @@ def test_a_branch_on_data_is_taken_from_the_example_and_other_inputs_are_refused
     words = ("run", net, "-t", "llvm-cpu", "--recipe", recipe, "--json", "--input")
     alike, other = (pilot(*words, f"4x4xf32={value}", env=env) for value in ("0.5", "9"))
     assert alike.document["cases"][0]["functions"][0]["comparison"]["max_abs"] < 1e-6
-    assert other.code == 1
-    failure = other.document["cases"][0]["failure"]
-    assert failure["kind"] == "runtime-error"
-    assert "Runtime assertion failed" in failure["message"]
+    assert other.code == 0, "the inputs given are the example"
+    notes = {
+        value: [note for note in done.document["program"]["notes"] if "net.py:6" in note]
+        for value, done in (("False", alike), ("True", other))
+    }
+    assert all(f"takes {value};" in note for value, (note,) in notes.items())
+    wide = pilot(*words, "8x4xf32=0.5", env=env)
+    assert wide.code == 2 and "have other shapes or types than its own" in wide.err
     again = pilot("bringup", net, "-t", "llvm-cpu", "--recheck", recipe, env=env)
     assert again.code == 0, again.err
     assert "kept: --set data_dependent=example\n" in again.out

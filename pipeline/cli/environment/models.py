@@ -141,7 +141,7 @@ def _check(path: Path, dtype: str | None, common: Common) -> None:
         raise UsageError(
             f"{path}: {found.name} is loaded by {found.library}; `models check` is for families of "
             "the zoo",
-            advice=f"Tracing it checks the same: iree-pilot trace {shlex.quote(str(path))}",
+            advice=f"Tracing it checks the same: iree-pilot trace {shlex.quote(str(path))} -o DIR",
         )
     checkpoint = checkpoints.read_config(path) if path.is_file() else checkpoints.read(path)
     chosen = checkpoints.chosen(checkpoint, {}, dtype, "")

@@ -104,6 +104,15 @@ def bisecting(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
     return typed.command("bisect", ",".join(r.target for r in left), *_judged_by(typed))
 
 
+def getting_past(typed: Typed, results: Sequence[CaseResult]) -> tuple[str, ...]:
+    """The command that gets a model past a value that Python needs of its inputs; none for what
+    fails otherwise."""
+    first = next((one for one in results if one.steps and one.steps[0].status == "failed"), None)
+    if first is None or first.failure is None or "data-dependent" not in first.failure.message:
+        return ()
+    return typed.command("bringup", ",".join(one.target for one in results))
+
+
 def _judged_by(typed: Typed) -> tuple[str, ...]:
     """Options that say what was compared, and where it ran."""
     expected = (word for one in typed.expected for word in ("--expected-output", one))

@@ -128,6 +128,8 @@ def cases(typed: Request) -> None:
             console.print(following.limitation([*named]), soft_wrap=True)
         for argv in filter(None, (remedy, after, seeding)):
             out.print_next(console, "next", argv)
+        if past := () if typed.bisect else following.getting_past(typed, results):
+            out.print_next(console, "to get past it", past)
         if judging:
             out.print_next(console, "what was not compared, operation by operation", judging)
         tell_elsewhere(console, found)
@@ -438,7 +440,7 @@ def _tell_function(live: Live, function: FunctionResult) -> None:
     if function.comparison:
         for output in function.comparison.outputs:
             said = (
-                f"relative L2 {output.rel_l2:.2e} (tolerance {output.tolerance:.1e}), "
+                f"relative L2 {output.rel_l2:.2e} ({output.limit}), "
                 f"max abs {output.max_abs:.2e}, NaN {output.nan}, Inf {output.inf}"
             )
             if output.verdict == "not-compared":

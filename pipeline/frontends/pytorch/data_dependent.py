@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
@@ -80,8 +81,19 @@ class DataWatch:
 
     @property
     def decided(self) -> tuple[Decided, ...]:
-        """What was taken as given, once each."""
-        return tuple(self._found.values())
+        """What was taken as given, once each line; of a loop, all that it took, and no Python to
+        write, which would say one of them."""
+        lines: dict[tuple[str, bool], list[Decided]] = {}
+        for one in self._found.values():
+            lines.setdefault((one.place, one.on_inputs), []).append(one)
+        return tuple(
+            msgspec.structs.replace(
+                first, value=" and ".join(one.value for one in (first, *others)), write=""
+            )
+            if others and first.on_inputs
+            else first
+            for first, *others in lines.values()
+        )
 
     def holds(self, program: ExportedProgram) -> bool:
         """False for a program that may be wrong without saying so: if a value that was taken as

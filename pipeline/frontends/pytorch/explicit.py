@@ -349,5 +349,6 @@ def refuse_left(program: ExportedProgram, source: str) -> None:
     if left:
         raise UsageError(
             f"--seeded: what {', '.join(sorted(left))} draws in {source} cannot be an input",
-            advice="Leave --seeded out: what depends on it is then not compared.",
+            advice="Leave --seeded out: what depends on it is then not compared. "
+            "Or have the model draw nothing there: .eval(), or a dropout of 0.",
         )

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
 from iree_pilot.models.traceable import EntryFunction, Stored, Traceable
+from iree_pilot.pipeline.errors import UsageError
 from iree_pilot.pipeline.frontends import switches
 from iree_pilot.pipeline.frontends.gaps import gaps
 from iree_pilot.pipeline.frontends.inputs import examples
@@ -121,6 +123,8 @@ def trace(
         for entry in traceable.functions:
             if entry.name not in exported:
                 doing(f"tracing {entry.name}")
+                if switches.by_inputs(job.source.fields) and job.inputs is not None:
+                    entry = _deciding(entry, job)
                 made = exporting.with_state(
                     entry,
                     source=job.source.text,
@@ -402,6 +406,30 @@ def _dim(size: Any, bounds: dict[str, Any]) -> int | Dim:
         min=max(0, int(known.lower)),
         max=None if unbounded else int(known.upper),
     )
+
+
+def _deciding(entry: EntryFunction, job: Job) -> EntryFunction:
+    """The entry with the user's inputs, whose values decide what is traced.
+
+    Raises UsageError for inputs of other types than the entry's own.
+    """
+    given = [torch_tensors.load(one) for one in job.inputs or ()]
+    own = [one for one in pytree.tree_leaves((entry.args, dict(entry.kwargs))) if _is_tensor(one)]
+    if [(t.shape, t.dtype) for t in given] != [(t.shape, t.dtype) for t in own]:
+        raise UsageError(
+            f"{job.source.text}: values of its inputs decide what is traced, and the inputs given "
+            "have other shapes or types than its own",
+            advice="Change the inputs that the model itself comes with.",
+        )
+    values = iter(given)
+    args, kwargs = pytree.tree_map_only(
+        torch.Tensor, lambda _: next(values), (entry.args, dict(entry.kwargs))
+    )
+    return replace(entry, args=args, kwargs=kwargs)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
 
 
 def _example(

@@ -91,6 +91,8 @@ def test_what_a_recipe_does_for_a_target_is_said(
     missing = "no step for hip; iree-pilot bringup net.py -t hip:gfx942"
     assert told["hip:gfx942"] == f"hip:gfx942: recipe: {', '.join((*names['hip:gfx942'], missing))}"
     assert cooking.document(plans) == {"recipe": names}
+    at_trace = Cooking(source="net.py", chosen=PLAIN, recipe=recipe(SWITCH))
+    assert at_trace.summary(*plans[1]) == "hip:gfx942: recipe: eager", "it is for all targets"
     without = Cooking(source="net.py", chosen=PLAIN)
     assert (without.summary(*plans[0]), without.document(plans)) == ("", {})
 

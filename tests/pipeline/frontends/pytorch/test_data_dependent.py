@@ -123,6 +123,24 @@ def test_a_line_that_inputs_decide_is_named_also_where_it_chose_by_a_constant_be
     ]
 
 
+EACH = """
+def forward(self, x):
+    for one in x:
+        if one > 0:
+            x = x * 3
+    return x
+"""
+
+
+def test_of_a_loop_that_chooses_in_two_ways_no_python_is_said(tmp_path: Path) -> None:
+    import torch
+
+    (one,) = export(net(tmp_path, EACH), torch.tensor([1.0, -2.0, 3.0]), by_inputs=True).decided
+    assert (one.value, one.write) == ("True and False", "")
+    (one,) = export(net(tmp_path, EACH), torch.tensor([1.0, 2.0, 3.0]), by_inputs=True).decided
+    assert one.value == "True" and "torch._check(taken)" in one.write
+
+
 STATEFUL = """
 def __init__(self):
     super().__init__()
