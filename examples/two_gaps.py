@@ -18,4 +18,4 @@ def model():
 
 def inputs():
     torch.manual_seed(0)
-    return torch.randn(2, 3, 4), torch.tensor([[200, 3, 130, 7]], dtype=torch.uint8)
+    return torch.randn(2, 3, 4), torch.tensor([[100, 3, -30, 7]], dtype=torch.int8)

@@ -9,7 +9,7 @@ import pytest
 from driver import pilot
 from places import ROOT
 
-#: A prelu with a weight for each channel is decomposed at the trace; u8 arithmetic crashes the
+#: A prelu with a weight for each channel is decomposed at the trace; i8 arithmetic crashes the
 #: compiler, and is rewritten.
 TWO_GAPS = (ROOT / "examples" / "two_gaps.py").read_text()
 NO_WAY = """

@@ -80,6 +80,7 @@ def command(
     from iree_pilot.pipeline.frontends.load import TraceFailed
     from iree_pilot.pipeline.toolchain.compiler import check_flags
     from iree_pilot.repro.ranges.find_ranges import find
+    from iree_pilot.repro.workarounds import by_itself
 
     if target is None and (device or flags):
         raise click.UsageError("--device and FLAGS go with a target: -t TARGET")
@@ -110,7 +111,7 @@ def command(
         for named, plan in plans:
             live.doing("evaluating each operation", "evaluate")
             found = find(
-                loaded,
+                by_itself.apply(loaded, plan, session.context) if plan else loaded,
                 Context(toolchain=session.toolchain, limits=session.limits),
                 plan,
                 flags,
