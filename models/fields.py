@@ -11,7 +11,7 @@ ATTENTION = Field(
     name="attention",
     default="eager",
     choices=("eager", "sdpa"),
-    help="sdpa: torch.scaled_dot_product_attention, which fails on Vulkan",
+    help="sdpa: torch.scaled_dot_product_attention, which IREE does not compile for Vulkan",
 )
 BATCH = Field(name="batch", default=1, help="sequences at once")
 DYNAMIC = Field(name="dynamic", default=False, help="length is dynamic: 2 to context")
