@@ -221,7 +221,9 @@ def _program(cause: RootCause) -> list[str]:
 @click.option("--only", metavar="EXPR", help="Run only these cases.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster.")
 @click.option("--database", metavar="FILE", default="breadth/history.db", help="It resumes.")
-@click.option("-o", "--output", metavar="FILE", help="Write the page here.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the page here; of the whole, to docs/coverage.md."
+)
 def command(
     shard: str | None, only: str | None, scheduler: str | None, database: str, output: str | None
 ) -> None:
@@ -239,8 +241,8 @@ def command(
     here = machine(os.getloadavg()[0], None)
     versions = f"IREE {here.compiler}, PyTorch {version('torch')}, on {here.processor}."
     text = page(found, versions, shlex.join(["scripts/bench", "breadth", *arguments]))
-    if output:
-        Path(output).write_text(text, encoding="utf-8")
+    if output or not arguments:
+        (Path(output) if output else PAGE).write_text(text, encoding="utf-8")
     counts = Counter(one.status for one in found)
     print(", ".join(f"{n} {status}" for status, n in counts.most_common()))
     for cause in roots(found)[:_PRINTED]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from iree_pilot.models.libraries import directories, trial
 from iree_pilot.models.libraries.request import request
 from iree_pilot.models.traceable import EntryFunction, Traceable
 from iree_pilot.pipeline.errors import UsageError
+
+#: Names of images, videos and sounds among the arguments of models.
+_SENSED = re.compile(
+    r"(pixel_values|image_patches|images?|videos?|input_features|input_values|audio_?values|audios?)"
+    r"(_videos|_images)?$"
+)
 
 
 def traceable(
@@ -58,10 +67,23 @@ def traceable(
         root=found.model,
         functions=(entry,),
         mode=found.mode,
-        notes=(f"{what} of {library}: {size}, {count:,} parameters, {weights}",),
+        notes=(
+            f"{what} of {library}: {size}, {count:,} parameters, {weights}",
+            *_not_given(found.model, found.inputs),
+        ),
     )
     if held is None:
         return made
     from iree_pilot.models.libraries.stocked import stocked
 
     return stocked(made, held, asked)
+
+
+def _not_given(model: nn.Module, given: Mapping[str, Any]) -> list[str]:
+    """A line on images and sounds that the model takes, and that no inputs were made for."""
+    taken = inspect.signature(model.forward).parameters
+    left = [name for name in taken if _SENSED.match(name) and name not in given]
+    if not left or any(_SENSED.match(name) for name in given):
+        return []
+    names = ", ".join(left)
+    return [f"run without {names}: what takes them is not in the program; give them in a model.py"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from places import ROOT
 
+from iree_pilot.models.libraries.make import _not_given as not_given
 from iree_pilot.models.libraries.make import traceable
 from iree_pilot.models.traceable import Traceable
 from iree_pilot.pipeline.errors import UsageError
@@ -193,3 +194,21 @@ def test_a_torchvision_built_for_another_pytorch_can_be_imported(tmp_path: Path)
 def test_inputs_that_do_not_fit_are_refused_with_pytorchs_words() -> None:
     with pytest.raises(UsageError, match="does not run squeezenet1_0 with the inputs given"):
         make("torchvision:squeezenet1_0", given=(torch.randn(1, 5, 64, 64),))
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [({"input_ids": 1}, "pixel_values, audio_values"), ({"input_ids": 1, "pixel_values": 2}, "")],
+)
+def test_images_that_no_inputs_were_made_for_are_told(given: dict[str, Any], left: str) -> None:
+    class Both(torch.nn.Module):
+        def forward(
+            self, input_ids: Any, pixel_values: Any = None, audio_values: Any = None
+        ) -> Any:
+            return input_ids
+
+    said = not_given(Both(), given)
+    assert said == ([f"run without {left}: {WITHOUT}"] if left else [])
+
+
+WITHOUT = "what takes them is not in the program; give them in a model.py"
