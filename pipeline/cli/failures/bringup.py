@@ -438,7 +438,7 @@ def _tell(console: Any, result: BroughtUp) -> None:
         known = " + ".join(one.names)
         pairs = [
             ("operation", ", ".join(one.op_names) or one.why),
-            ("past it with", known or f"nothing that is known; {one.tried} tried"),
+            ("past it with", known or _nothing(one, result)),
             ("which", "\n".join(one.reasons)),
             ("price", "none" if one.price == "free" else one.price),
             ("since", one.since),
@@ -464,6 +464,17 @@ def _tell(console: Any, result: BroughtUp) -> None:
     if result.drift is not None:
         drift = f"{result.drift:.1e} (relative L2)"
         console.print(f"PyTorch's own result with what is set differs by {drift}", soft_wrap=True)
+
+
+def _untried(result: BroughtUp) -> tuple[Obstacle, ...]:
+    """What remains behind the first failure that nothing gets past."""
+    return tuple(one for one in result.remaining[1:] if not one.tried)
+
+
+def _nothing(one: Obstacle, result: BroughtUp) -> str:
+    if one in _untried(result):
+        return "not known: nothing was tried, as another failure is in the way"
+    return f"nothing that is known; {one.tried} tried"
 
 
 def _tell_decided(console: Any, loaded: Loaded) -> None:
@@ -501,6 +512,8 @@ def _ending(
             why = "nothing helped until time was up"
         elif failing:
             why = "nothing that is known helps"
+            if any(_untried(result) for _, result in failing):
+                why += " against the first of these failures"
         yield f"no recipe: {why}"
     elif failing:
         names = ", ".join(name for name, _ in failing)

@@ -115,3 +115,15 @@ def test_nothing_works_that_was_not_compared(
     result = msgspec.structs.replace(case("llvm-cpu"), status=verdict, why=why)
     bringup._tell(Console(), BroughtUp(status="works", result=result))
     assert capsys.readouterr().out.lstrip("\n") == said
+
+
+def test_what_was_not_tried_is_not_called_hopeless(capsys: pytest.CaptureFixture[str]) -> None:
+    first, behind = (msgspec.structs.replace(LEFT, tried=n) for n in (7, 0))
+    remains = BroughtUp(status="remains", result=case("llvm-cpu"), remaining=(first, behind))
+    bringup._tell(Console(width=200), remains)
+    said = capsys.readouterr().out
+    assert said.count("nothing that is known; 7 tried") == 1
+    assert said.count("not known: nothing was tried, as another failure is in the way") == 1
+    alone = msgspec.structs.replace(remains, remaining=(behind,))
+    bringup._tell(Console(width=200), alone)
+    assert "nothing that is known; 0 tried" in capsys.readouterr().out
