@@ -326,7 +326,7 @@ def traced_as(job: Job, *, leave: tuple[str, ...], seeded: bool) -> Job:
         leave = tuple(map(operation, leave))
     except ValueError as fault:
         raise UsageError(
-            f"{job.source.text}: {fault}", advice="Leave out what is to be decomposed as it is."
+            f"leave: {fault}", advice="Name operations as in `aten.diff`, or give `all`."
         ) from fault
     return msgspec.structs.replace(job, leave=leave, seeded=seeded)
 

@@ -106,9 +106,9 @@ OWN_REWRITES = (
 
 
 def needed(loaded: Loaded, plan: Plan, context: Context) -> dict[Edit, Decomposed]:
-    """The edits that the program needs for the plan's target, each with what is to be said of it.
+    """The edits that the program needs for the plan's target, each with its record.
 
-    None for what was no model of PyTorch, and of operations that are to be left as they are.
+    Empty for programs that were not traced from PyTorch; operations in `program.left` get none.
     """
     found: dict[Edit, Decomposed] = {}
     if "torch" not in loaded.program.origin or plan.target.backend not in BACKENDS:
@@ -119,7 +119,7 @@ def needed(loaded: Loaded, plan: Plan, context: Context) -> dict[Edit, Decompose
             continue
         fault = None
         with contextlib.suppress(probing.Undecided):
-            fault = _mended(one, plan, context)
+            fault = _fault_that_rewriting_cures(one, plan, context)
         if fault is not None:
             release, what = context.toolchain.version, one.what or "it"
             found[one.edit] = Decomposed(
@@ -175,11 +175,8 @@ def _has(mlir: Path, one: OwnRewrite) -> bool:
     return False
 
 
-def _mended(one: OwnRewrite, plan: Plan, context: Context) -> Fault | None:
-    """What the target fails at in the probe, where it does not once the probe is rewritten.
-
-    Raises Undecided.
-    """
+def _fault_that_rewriting_cures(one: OwnRewrite, plan: Plan, context: Context) -> Fault | None:
+    """The target's fault in the probe, if the rewritten probe has none; raises Undecided."""
     ask = partial(probing.fault, release=context.toolchain, flags=plan.flags, device=plan.device)
     fault = ask(one.probe)
     if fault is None:

@@ -143,8 +143,8 @@ def _torch_operations(module: Any) -> list[Any]:
 def _attention(op: Any) -> int:
     """`softmax(q k^T * scale + mask) v` in f32 at least; 0 in a row without keys.
 
-    As PyTorch's kernel for the CPU: a mask of booleans is added as 0 and -inf, and what a causal
-    one leaves out is not computed.
+    Matches PyTorch's CPU kernel: a boolean mask is added as 0 and -inf (a NaN score stays NaN), and
+    causal masking replaces scores by -inf.
     """
     if op.name != _SDPA:
         return 0

@@ -451,7 +451,7 @@ def _tell(console: Any, result: BroughtUp) -> None:
     console.print()
     if result.result.decomposed:
         own = ", ".join(one.op for one in result.result.decomposed)
-        console.print(escape(f"decomposed for it, by itself: {own}"), soft_wrap=True)
+        console.print(escape(f"decomposed for this target: {own}"), soft_wrap=True)
     for label, names in (("kept", result.kept), ("dropped", result.dropped)):
         if names:
             console.print(escape(f"{label}: {', '.join(names)}"), soft_wrap=True)
@@ -473,7 +473,7 @@ def _untried(result: BroughtUp) -> tuple[Obstacle, ...]:
 
 def _nothing(one: Obstacle, result: BroughtUp) -> str:
     if one in _untried(result):
-        return "not known: nothing was tried, as another failure is in the way"
+        return "nothing was tried: another failure blocks it"
     return f"nothing that is known; {one.tried} tried"
 
 

@@ -136,7 +136,7 @@ def index_masked(x: torch.Tensor, indices: Sequence[Any]) -> Any:
 
 
 def masks(x: Any, indices: Sequence[Any]) -> bool:
-    """True for indices that hold a boolean mask of at least one dimension and no uint8 mask."""
+    """True if an index is a boolean mask (of rank 1 or more) and none is a uint8 mask."""
     given = [one for one in indices if one is not None]
     old = any(one.dtype == torch.uint8 for one in given)
     return not old and any(one.dtype == torch.bool and one.dim() for one in given)

@@ -16,7 +16,7 @@ PROBE = ProbeProgram("module", ("f32=1",), ("f32=2",))
 
 
 class Tools:
-    """Tools that say what they are told to."""
+    """A compiler and a runtime with scripted answers."""
 
     def __init__(self, directory: Path, said: str, signal: str | None = None) -> None:
         self.said, self.signal, self.asked = said, signal, 0
